@@ -3,6 +3,7 @@
 // pages, RAM, ROM and everything else. Used by T0 and by the slow paths of T1. On the vCPU's thread.
 
 #include "accel/dbt/guest/x86/interp.h"
+#include "accel/dbt/mmu/physical_map.h"
 
 namespace rhea::dbt::x86 {
 
