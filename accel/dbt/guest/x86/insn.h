@@ -61,6 +61,8 @@ enum class OperandKind : u8 {
 namespace access {
 inline constexpr u8 read = 1, write = 2, read_write = 3;
 }
+// Where an instruction names a register: T1 puts another one there.
+enum class OperandField : u8 { implied, modrm_reg, modrm_rm, opcode_low_bits };
 struct Operand {
     OperandKind kind;
     u8 index;  // register number
@@ -68,6 +70,7 @@ struct Operand {
     u8 access : 2;
     u8 high : 1;    // AH CH DH BH
     u8 aligned : 1; // memory must be aligned to its size, else #GP(0) (legacy SSE)
+    OperandField field : 2;
 };
 
 inline constexpr u8 no_register = 0xff;
