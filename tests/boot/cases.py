@@ -1,0 +1,422 @@
+"""What real guests must do, and what bad input must lead to. Each case gets a `Context`."""
+import os
+import re
+import shutil
+import signal
+import time
+
+from console import CRASH, Failure, tail
+
+CASES = {}  # name → (function, group)
+
+
+def case(name, group):
+    def declare(function):
+        assert name not in CASES
+        CASES[name] = (function, group)
+        return function
+
+    return declare
+
+
+def must(pattern, text, what):
+    if not re.search(pattern, text):
+        raise Failure(f"{what}: no /{pattern}/ in {tail(text)}")
+
+
+# --- firmware -------------------------------------------------------------------------------------
+DEBUG_LOG = (
+    "-m 64 -nodefaults -chardev stdio,id=d -device isa-debugcon,iobase=0x402,chardev=d -vga none -net none"
+).split()
+QUIET = "-display none -monitor none -no-reboot".split()
+NO_MEDIUM = r"No bootable device"
+
+
+def firmware_log(console):
+    console.expect(r"SeaBIOS \(version ", 60)
+    console.expect(r"e820: addr 0x0000000000000000 len 0x0000000004000000 \[RAM\]", 60)
+    console.expect(r"Found 1 cpu\(s\)", 60)
+    console.expect(NO_MEDIUM, 120)
+
+
+@case("firmware-log", "firmware")
+def _(context):
+    """SeaBIOS, from the reset vector to the end of its boot order, by its debug port."""
+    with context.start(*DEBUG_LOG, *QUIET) as console:
+        firmware_log(console)
+        console.signal(signal.SIGTERM)
+        console.wait_exit(10)
+
+
+@case("firmware-idle", "firmware")
+def _(context):
+    """A guest that halts for ever costs no CPU time."""
+    with context.start(*DEBUG_LOG, *QUIET) as console:
+        console.expect(NO_MEDIUM, 120)
+        time.sleep(1)
+        before = console.cpu_now()
+        time.sleep(4)
+        spent = console.cpu_now() - before
+        if spent > 0.4:
+            raise Failure(f"an idle guest cost {spent:.2f} CPU seconds in 4 s")
+
+
+def firmware_without_stdin(context, stdin):
+    with context.start(*DEBUG_LOG, *QUIET, stdin=stdin) as console:
+        firmware_log(console)
+        before = console.cpu_now()
+        time.sleep(2)
+        if console.cpu_now() - before > 0.5:
+            raise Failure("spins on an input that has ended")
+        console.signal(signal.SIGTERM)
+        console.wait_exit(10)
+
+
+@case("stdin-ended", "firmware")
+def _(context):
+    firmware_without_stdin(context, "null")
+
+
+@case("stdin-closed", "firmware")
+def _(context):
+    firmware_without_stdin(context, "closed")
+
+
+@case("terminal-restored", "firmware")
+def _(context):
+    """-nographic takes the terminal; Ctrl-A x ends the program and gives it back as it was."""
+    with context.start("-m", "64", "-nographic", "-net", "none", terminal=True) as console:
+        console.expect(NO_MEDIUM, 120)
+        console.send("\x01x")
+        console.wait_exit(10)
+        if not console.settings_restored():
+            raise Failure("the terminal's settings are not as they were")
+
+
+@case("terminal-restored-on-signal", "firmware")
+def _(context):
+    with context.start("-m", "64", "-nographic", "-net", "none", terminal=True) as console:
+        console.expect(NO_MEDIUM, 120)
+        console.signal(signal.SIGTERM)
+        console.wait_exit(10)
+        if not console.settings_restored():
+            raise Failure("the terminal's settings are not as they were")
+
+
+# --- Linux ----------------------------------------------------------------------------------------
+# A kernel's complaints, but for those that are about the (virtual) hardware's age.
+COMPLAINT = r"BUG:|WARNING: CPU|Oops|unchecked MSR|Call Trace|rcu: INFO|soft lockup|nobody cared"
+
+
+def to_shell(console, machine, seconds=600):
+    console.expect(r"Linux version \d", seconds)
+    ready = console.expect(r"GUEST-READY (\S+) (\S+)", seconds)
+    if ready[1] != machine:
+        raise Failure(f"the guest calls itself {ready[1]}, not {machine}")
+    console.expect(r"guest:\S+[#$] ", 60)
+
+
+def linux(flavour, machine):
+    @case(f"linux-{flavour}", "linux")
+    def _(context):
+        """Debian's kernel and busybox: a shell on the serial line, an orderly end."""
+        kernel, initramfs = context.guest(flavour)
+        arguments = ["-m", "256", "-kernel", kernel, "-initrd", initramfs, "-append", "console=ttyS0"]
+        with context.start(*arguments, "-serial", "stdio", *QUIET, "-net", "none") as console:
+            to_shell(console, machine)
+            must(r"timer|LOC", console.shell("cat /proc/interrupts"), "/proc/interrupts")
+            must(r"(?m)^42$", console.shell("echo $((6 * 7))"), "arithmetic")
+            must(r"MemTotal: +2\d{5} kB", console.shell("head -n 1 /proc/meminfo"), "memory size")
+            log = console.shell("dmesg", 120)
+            complaint = re.search(f"(?m)^.*({COMPLAINT}).*$", log)
+            if complaint:
+                raise Failure(f"the kernel complains: {complaint[0]}")
+            # 1 MiB of zeros: the sum is a fact of SHA-256, no property of any emulator.
+            total = console.shell("head -c 1048576 /dev/zero | sha256sum", 120)
+            must("30e14955ebf1352266dc2ff8067e68104607e750abb9d3b36582b8af909fcb58", total, "sha256sum")
+            before = time.monotonic()
+            console.shell("sleep 3")
+            slept = time.monotonic() - before
+            if not 2.9 < slept < 8:
+                raise Failure(f"'sleep 3' took {slept:.1f} s")
+            console.send("poweroff -f\n")
+            console.wait_exit(60)
+
+
+linux("cloud-amd64", "x86_64")
+linux("amd64", "x86_64")
+linux("686-pae", "i686")
+
+
+@case("linux-reboot", "linux")
+def _(context):
+    """`reboot` starts the machine again; with -no-reboot it ends the program."""
+    kernel, initramfs = context.guest("cloud-amd64")
+    arguments = ["-m", "256", "-kernel", kernel, "-initrd", initramfs]
+    arguments += ["-append", "console=ttyS0 quiet", "-serial", "stdio", "-net", "none"]
+    with context.start(*arguments, "-display", "none", "-monitor", "none") as console:
+        console.expect(r"GUEST-READY", 600)
+        console.expect(r"guest:\S+[#$] ", 60)
+        console.send("reboot -f\n")
+        console.expect(r"GUEST-READY", 600)
+        console.expect(r"guest:\S+[#$] ", 60)
+        console.send("poweroff\n")  # by way of init, which ends every process first
+        console.wait_exit(60)
+
+
+@case("linux-no-reboot", "linux")
+def _(context):
+    kernel, initramfs = context.guest("cloud-amd64")
+    arguments = ["-m", "256", "-kernel", kernel, "-initrd", initramfs]
+    arguments += ["-append", "console=ttyS0 quiet rhea.run=reboot,-f", "-serial", "stdio", "-net", "none"]
+    with context.start(*arguments, *QUIET) as console:
+        console.expect(r"RUN reboot -f", 600)
+        console.wait_exit(60)
+
+
+@case("linux-panic", "linux")
+def _(context):
+    """Without a root file system the kernel panics; panic=-1 makes that a reset."""
+    kernel, _ = context.guest("cloud-amd64")
+    arguments = ["-m", "256", "-kernel", kernel, "-append", "console=ttyS0 quiet panic=-1"]
+    with context.start(*arguments, "-serial", "stdio", *QUIET, "-net", "none") as console:
+        console.expect(r"Kernel panic - not syncing", 600)
+        console.wait_exit(60)
+
+
+# --- tiny guests of our own -----------------------------------------------------------------------
+def rom(code):
+    """A 64 KiB firmware image: `code` (16-bit, at F000:0000), and at the reset vector a jump to it."""
+    image = bytearray(b"\xf4" * 65536)  # hlt
+    image[: len(code)] = code
+    image[0xFFF0:0xFFF5] = b"\xea\x00\x00\x00\xf0"  # jmp f000:0000
+    return bytes(image)
+
+
+def start_rom(context, code, *arguments):
+    image = context.file("rom.bin", rom(code))
+    common = ["-m", "16", "-nodefaults", "-net", "none", "-vga", "none", *QUIET]
+    return context.start(*common, "-bios", image, *arguments)
+
+
+EXIT_PORT = ["-device", "isa-debug-exit,iobase=0xf4,iosize=0x4"]
+
+
+@case("rom-debug-exit", "rom")
+def _(context):
+    """mov al,0x15; out 0xf4,al: the exit status is (value << 1) | 1."""
+    with start_rom(context, b"\xb0\x15\xe6\xf4", *EXIT_PORT) as console:
+        console.wait_exit(20, status=0x2B)
+
+
+@case("rom-triple-fault", "rom")
+def _(context):
+    """An empty interrupt table and an interrupt: a shut-down, which is a reset, which -no-reboot ends."""
+    # lidt cs:[0x10]; int3 — with a table limit of 0 at 0x10.
+    code = b"\x2e\x0f\x01\x1e\x10\x00\xcc".ljust(16, b"\x90") + bytes(6)
+    with start_rom(context, code) as console:
+        console.wait_exit(20)
+
+
+@case("rom-write-is-ignored", "rom")
+def _(context):
+    """Writes to ROM change nothing: the byte read back decides the exit status."""
+    # mov ax,0xf000; mov ds,ax; mov byte [0x100],0x55; mov al,[0x100]; out 0xf4,al
+    code = b"\xb8\x00\xf0\x8e\xd8\xc6\x06\x00\x01\x55\xa0\x00\x01\xe6\xf4"
+    with start_rom(context, code, *EXIT_PORT) as console:
+        console.wait_exit(20, status=(0xF4 << 1 | 1) & 0xFF)
+
+
+@case("rom-jump-to-nowhere", "rom")
+def _(context):
+    """Protected mode, a jump to 3 GiB where nothing is, no exception table: a shut-down."""
+    # lidt cs:[0x40]; lgdt cs:[0x46]; mov eax,cr0; or al,1; mov cr0,eax; jmp dword 8:0xc0000000
+    code = b"\x2e\x0f\x01\x1e\x40\x00\x2e\x0f\x01\x16\x46\x00\x0f\x20\xc0\x0c\x01\x0f\x22\xc0"
+    code += b"\x66\xea\x00\x00\x00\xc0\x08\x00"
+    code = code.ljust(0x40, b"\x90") + bytes(6) + b"\x0f\x00" + (0xF0050).to_bytes(4, "little")
+    code = code.ljust(0x50, b"\x90") + bytes(8) + bytes.fromhex("ffff0000009bcf00")
+    with start_rom(context, code) as console:
+        console.wait_exit(20)
+
+
+# --- bad input ------------------------------------------------------------------------------------
+def refuses(context, arguments, *patterns, user=None):
+    """The program ends at once with status 1 and a short message that holds every pattern."""
+    with context.start(*arguments, user=user) as console:
+        limit = time.monotonic() + 20
+        while console.poll() is None:
+            if time.monotonic() > limit:
+                raise Failure(f"still runs; it said {tail(console.errors())}")
+            time.sleep(0.01)
+        said = console.errors()
+        if console.status != 1:
+            raise Failure(f"ended with status {console.status}, not 1: {tail(said)}")
+        if CRASH.search(said):
+            raise Failure(f"broke rather than refused: {tail(said)}")
+        if not said.strip() or len(said.splitlines()) > 12:
+            raise Failure(f"wants a short message, said {tail(said)}")
+        for pattern in patterns:
+            must(pattern, said, "message")
+
+
+HEADLESS = ["-serial", "stdio", *QUIET, "-net", "none"]
+
+
+@case("bad-option", "bad-input")
+def _(context):
+    refuses(context, ["-frobnicate"], "-frobnicate")
+
+
+@case("bad-option-nearest", "bad-input")
+def _(context):
+    refuses(context, ["-kernl", "x"], "-kernl", "-kernel")
+
+
+@case("bad-option-without-value", "bad-input")
+def _(context):
+    refuses(context, ["-m"], "-m")
+
+
+@case("bad-device", "bad-input")
+def _(context):
+    refuses(context, ["-device", "frobnicator", *HEADLESS], "frobnicator")
+
+
+@case("bad-device-option", "bad-input")
+def _(context):
+    refuses(context, ["-device", "isa-debug-exit,iobsae=1", *HEADLESS], "iobsae")
+
+
+@case("bad-machine", "bad-input")
+def _(context):
+    refuses(context, ["-machine", "abacus", *HEADLESS], "abacus")
+
+
+for _name, _size in (("zero", "0"), ("words", "lots"), ("huge", "1000000000G"), ("negative", "-5")):
+
+    @case(f"bad-memory-{_name}", "bad-input")
+    def _(context, size=_size):
+        refuses(context, ["-m", size, *HEADLESS], "-m")
+
+
+@case("bad-memory-small", "bad-input")
+def _(context):
+    """1 MiB is too little for a Linux kernel, and the message says so before the guest starts."""
+    kernel, _ = context.guest("cloud-amd64")
+    refuses(context, ["-m", "1", "-kernel", kernel, *HEADLESS], "(?i)memory|-m")
+
+
+@case("bad-kernel-missing", "bad-input")
+def _(context):
+    refuses(context, ["-kernel", "/nonexistent/vmlinuz", *HEADLESS], "/nonexistent/vmlinuz", "(?i)no such file")
+
+
+@case("bad-kernel-folder", "bad-input")
+def _(context):
+    refuses(context, ["-kernel", context.folder, *HEADLESS], re.escape(context.folder))
+
+
+@case("bad-kernel-empty", "bad-input")
+def _(context):
+    path = context.file("empty", b"")
+    refuses(context, ["-kernel", path, *HEADLESS], re.escape(path))
+
+
+@case("bad-kernel-text", "bad-input")
+def _(context):
+    path = context.file("letter.txt", b"Dear kernel,\n" * 1000)
+    refuses(context, ["-kernel", path, *HEADLESS], re.escape(path))
+
+
+def truncated(name, length):
+    @case(f"bad-kernel-truncated-{name}", "bad-input")
+    def _(context):
+        with open(context.guest("cloud-amd64")[0], "rb") as f:
+            path = context.file("vmlinuz-cut", f.read(length))
+        refuses(context, ["-kernel", path, *HEADLESS], re.escape(path))
+
+
+truncated("header", 0x210)
+truncated("setup", 4096)
+truncated("body", 1 << 20)
+
+
+@case("bad-kernel-unreadable", "bad-input")
+def _(context):
+    """A file whose reading fails (/proc/self/mem has nothing at offset 0), for root too."""
+    refuses(context, ["-kernel", "/proc/self/mem", *HEADLESS], "/proc/self/mem")
+
+
+@case("bad-kernel-forbidden", "bad-input")
+def _(context):
+    path = context.file("secret", b"x" * 65536)
+    os.chmod(path, 0)
+    if os.getuid():
+        refuses(context, ["-kernel", path, *HEADLESS], re.escape(path), "(?i)permission")
+        return
+    os.chmod(context.folder, 0o755)
+    program = os.path.realpath(shutil.which(context.emulator[0]))
+    while program != "/":
+        if not os.stat(program).st_mode & 0o001:
+            context.skip(f"run by root, and nobody else may enter {program}")
+        program = os.path.dirname(program)
+    refuses(context, ["-kernel", path, *HEADLESS], re.escape(path), "(?i)permission", user=65534)
+
+
+@case("bad-initrd-missing", "bad-input")
+def _(context):
+    kernel, _ = context.guest("cloud-amd64")
+    refuses(context, ["-kernel", kernel, "-initrd", "/nonexistent/rd", *HEADLESS], "/nonexistent/rd")
+
+
+@case("bad-initrd-large", "bad-input")
+def _(context):
+    kernel, _ = context.guest("cloud-amd64")
+    path = context.file("large", b"")
+    os.truncate(path, 1 << 30)
+    refuses(context, ["-m", "128", "-kernel", kernel, "-initrd", path, *HEADLESS], "(?i)initrd|large")
+
+
+@case("bad-initrd-without-kernel", "bad-input")
+def _(context):
+    path = context.file("rd", b"x" * 1000)
+    refuses(context, ["-initrd", path, *HEADLESS], "-kernel")
+
+
+@case("bad-cpu-model", "bad-input")
+def _(context):
+    refuses(context, ["-cpu", "z80", *HEADLESS], "z80")
+
+
+@case("bad-cpu-feature", "bad-input")
+def _(context):
+    refuses(context, ["-cpu", "qemu64,+frobnicate", *HEADLESS], "frobnicate")
+
+
+@case("bad-firmware-missing", "bad-input")
+def _(context):
+    refuses(context, ["-bios", "/nonexistent/bios.bin", *HEADLESS], "/nonexistent/bios.bin")
+
+
+@case("bad-firmware-size", "bad-input")
+def _(context):
+    """A firmware image ends at 4 GiB; one of 1000 bytes has no place for a reset vector's page."""
+    path = context.file("odd.bin", b"\xf4" * 1000)
+    refuses(context, ["-bios", path, *HEADLESS], re.escape(path))
+
+
+# --- the program by itself ------------------------------------------------------------------------
+@case("help", "program")
+def _(context):
+    """-help goes to standard output and ends with 0, and names the common options."""
+    with context.start("-help") as console:
+        console.wait_exit(20)
+        for option in ("-kernel", "-initrd", "-append", "-nographic", "-cpu"):
+            must(re.escape(option), console.text, "help")
+
+
+@case("version", "program")
+def _(context):
+    with context.start("-version") as console:
+        console.wait_exit(20)
+        must(r"\d+\.\d+", console.text, "version")
