@@ -125,7 +125,6 @@ $(BUILD)/headers/%.h.ok: %.h $(BUILD)/flags | check-packages
 -include $(HEADER_STAMPS:=.d)
 
 lint:
-	@tests/lint/lint.py --self-test
 	@tests/lint/lint.py
 
 check: check-packages all tests

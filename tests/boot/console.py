@@ -1,7 +1,7 @@
 """An emulator under test, its console at our end of two pipes or of a pseudo-terminal.
 
-Every wait has a limit, and reaching it is a failure. RHEA_TIME_SCALE multiplies the limits (for sanitizer
-builds and loaded machines)."""
+Every wait has a limit, and reaching it is a failure. RHEA_TIME_SCALE multiplies the limits (for
+sanitizer builds and loaded machines)."""
 import os
 import pty
 import re
@@ -16,7 +16,9 @@ SCALE = float(os.environ.get("RHEA_TIME_SCALE", "1"))
 # What a terminal would act on and a reader does not want to see, carriage returns included.
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-B0-2]|\x1b[=>78cDEHM]|\r")
 # Marks of a program that broke rather than refused.
-CRASH = re.compile(r"terminate called|[Aa]ssertion|VERIFY|Sanitizer|runtime error|Traceback|core dumped")
+CRASH = re.compile(
+    r"terminate called|[Aa]ssertion|VERIFY|Sanitizer|runtime error|Traceback|core dumped"
+)
 
 
 class Failure(Exception):
@@ -44,7 +46,9 @@ class Console:
         self.terminal = None
         if terminal:
             self.terminal, inner = pty.openpty()
-            self.inner = inner  # kept open, so that its settings can be read after the program's end
+            self.inner = (
+                inner  # kept open, so that its settings can be read after the program's end
+            )
             self.settings_before = termios.tcgetattr(inner)
             self.process = subprocess.Popen(argv, stdin=inner, stdout=inner, **keywords)
             self.write_end, self.read_end = self.terminal, os.dup(self.terminal)
@@ -99,7 +103,9 @@ class Console:
                         f"{tail(self.errors())}, the console {tail(self.text)}"
                     )
                 if time.monotonic() > limit:
-                    raise Failure(f"no /{pattern}/ in {seconds:g} s; the console's end: {tail(self.text)}")
+                    raise Failure(
+                        f"no /{pattern}/ in {seconds:g} s; the console's end: {tail(self.text)}"
+                    )
                 self.changed.wait(0.1)
 
     def errors(self):

@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""The guests that the boot tests, the demo and the bench run: Debian's kernels and busybox, by package name.
+"""The guests that the boot tests, the demo and the bench run: Debian's kernels and busybox,
+by package name.
 
-Packages come through apt with a private state (sources, lists, architectures), so that i386 ones can be
-had without touching what the machine's own dpkg and apt know, and without being root. What was made of
-them is kept in ${XDG_CACHE_HOME:-~/.cache}/rhea and used again without asking the network.
+Packages come through apt with a private state (sources, lists, architectures), so that i386 ones
+can be had without touching what the machine's own dpkg and apt know, and without being root. What
+was made of them is kept in ${XDG_CACHE_HOME:-~/.cache}/rhea and used again without asking the
+network.
 
-usage: guests.py KERNEL...    prints `kernel initramfs` paths, a line each; KERNEL is cloud-amd64, amd64 or 686-pae
+usage: guests.py KERNEL...     prints `kernel initramfs` paths, a line each
+KERNEL is cloud-amd64, amd64 or 686-pae.
 """
 import fcntl
 import gzip
@@ -30,7 +33,9 @@ class Unavailable(Exception):
 
 def run(argv, **keywords):
     """The standard output of a program that must succeed."""
-    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **keywords)
+    done = subprocess.run(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **keywords
+    )
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
         raise Unavailable(f"{' '.join(argv[:3])}: {last}")
@@ -38,12 +43,15 @@ def run(argv, **keywords):
 
 
 class PrivateApt:
-    """apt with its own state below the cache folder; the lists are refreshed once an object's life."""
+    """apt with its own state below the cache folder; the lists are refreshed once an object's
+    life."""
 
     def __init__(self):
         for tool in ("apt-get", "dpkg-deb"):
             if not shutil.which(tool):
-                raise Unavailable(f"{tool} is not on this system: guests are made of Debian packages")
+                raise Unavailable(
+                    f"{tool} is not on this system: guests are made of Debian packages"
+                )
         if not os.path.exists(KEYRING):
             raise Unavailable(f"{KEYRING} is missing (package debian-archive-keyring)")
         self.root = os.path.join(CACHE, "apt")
@@ -83,13 +91,16 @@ class PrivateApt:
         return "http://deb.debian.org/debian"
 
     def unpack(self, package, wanted, folder):
-        """Downloads a package and unpacks the members that match the pattern `wanted` into folder."""
+        """Downloads a package and unpacks the members that match the pattern `wanted` into
+        folder."""
         run(["apt-get", "-q", "download", package], env=self.environment, cwd=folder)
         archive = [f for f in os.listdir(folder) if f.endswith(".deb")]
         if len(archive) != 1:
             raise Unavailable(f"{package}: expected one archive, got {archive}")
         archive = os.path.join(folder, archive[0])
-        with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE) as source:
+        with subprocess.Popen(
+            ["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE
+        ) as source:
             run(["tar", "-x", "-C", folder, "--wildcards", wanted], stdin=source.stdout)
         os.unlink(archive)
 
@@ -106,7 +117,8 @@ class PrivateApt:
 
 def cpio(entries):
     """A `newc` cpio archive (Linux, Documentation/driver-api/early-userspace/buffer-format) of
-    (name, mode, data, (major, minor)) rows. Written here because a device node then needs no root."""
+    (name, mode, data, (major, minor)) rows. Written here because a device node then needs no root.
+    """
     out = bytearray()
     rows = list(entries) + [("TRAILER!!!", 0, b"", (0, 0))]
     for inode, (name, mode, data, (major, minor)) in enumerate(rows, 1):
@@ -137,7 +149,9 @@ def device_entry(name, major, minor):
 
 def initramfs(busybox, applets, extra=()):
     """A root file system with busybox's init, our inittab and set-up script, and `extra` rows."""
-    rows = [folder_entry(d) for d in ("bin", "dev", "etc", "mnt", "proc", "root", "run", "sys", "tmp")]
+    rows = [
+        folder_entry(d) for d in ("bin", "dev", "etc", "mnt", "proc", "root", "run", "sys", "tmp")
+    ]
     rows += [device_entry("dev/console", 5, 1), device_entry("dev/null", 1, 3)]
     with open(busybox, "rb") as f:
         rows.append(file_entry("bin/busybox", f.read()))
@@ -208,7 +222,8 @@ class Guests:
         return path
 
     def initramfs(self, architecture, extra=()):
-        """The initramfs's bytes. It is made anew each time: that takes a moment, and is never stale."""
+        """The initramfs's bytes. It is made anew each time: that takes a moment, and is never
+        stale."""
         # The applets' names come from the amd64 program, which this host can run.
         applets = run([self.busybox("amd64"), "--list"]).split()
         return initramfs(self.busybox(architecture), applets, extra)

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Runs the boot cases and prints `PASS|FAIL|SKIP name: …` for each; exit status 1 if any failed.
 
-usage: run.py [-l] [-j JOBS] [PATTERN...]     a pattern fits a case's name or its group (firmware, linux, bad-input …)
+usage: run.py [-l] [-j JOBS] [PATTERN...]     -l lists the cases
+A pattern fits a case's name or its group (firmware, linux, rom, bad-input, program, demo).
 environment:
   RHEA_EMULATOR     the emulator's command line (default: $BUILD/rhea)
   RHEA_BOOT_CASES   patterns, with commas, for when none are given
@@ -67,6 +68,12 @@ class Context:
         self.consoles.append(console)
         return console
 
+    def start_program(self, *argv):
+        """A program on a terminal of its own, which starts the emulator itself."""
+        console = Console(list(argv), terminal=True)
+        self.consoles.append(console)
+        return console
+
     def skip(self, why):
         raise Skip(why)
 
@@ -75,7 +82,10 @@ class Context:
         os.makedirs(folder, exist_ok=True)
         with open(os.path.join(folder, f"boot-{self.name}.log"), "w") as f:
             for console in self.consoles:
-                f.write(f"$ {shlex.join(console.argv)}\n{console.text}\n--- standard error\n{console.errors()}\n")
+                f.write(
+                    f"$ {shlex.join(console.argv)}\n{console.text}\n"
+                    f"--- standard error\n{console.errors()}\n"
+                )
 
 
 def run_case(name, emulator):
@@ -118,12 +128,14 @@ def main():
     if "-h" in options or "--help" in options:
         print(__doc__)
         return 0
-    patterns = patterns or [p for p in os.environ.get("RHEA_BOOT_CASES", "").split(",") if p] or ["*"]
-    names = select(patterns)
+    patterns = patterns or [p for p in os.environ.get("RHEA_BOOT_CASES", "").split(",") if p]
+    names = (
+        select(patterns) if patterns else [n for n, (_, g) in cases.CASES.items() if g != "demo"]
+    )
     if "-l" in options:
         for name in names:
             function, group = cases.CASES[name]
-            print(f"{name:28} {group:10} {(function.__doc__ or '').splitlines()[0] if function.__doc__ else ''}")
+            print(f"{name:28} {group:10} {(function.__doc__ or '').partition(chr(10))[0]}")
         return 0
     emulator = shlex.split(os.environ.get("RHEA_EMULATOR", os.path.join(BUILD, "rhea")))
     if not shutil.which(emulator[0]):
