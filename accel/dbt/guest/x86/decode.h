@@ -24,6 +24,10 @@ enum class DecodeStatus : u8 {
     invalid,   // #UD: no such instruction, bad LOCK, register form of a memory-only operand …
 };
 
+// F3 0F BC and F3 0F BD are TZCNT and LZCNT where the CPU has them, BSF and BSR (and the prefix is ignored) where it has
+// not. For a `cpuid_feature` that is off: true if the instruction has been turned into its older meaning, else #UD.
+bool without_feature(Insn &insn) noexcept;
+
 // Decodes one instruction at the start of `code` (up to 15 bytes are looked at). On `invalid`, `length` is what the CPU
 // would have fetched. Does not know the CPU model: the caller checks `cpuid_feature`.
 DecodeStatus decode(std::span<const u8> code, CodeSize size, Insn &insn) noexcept;

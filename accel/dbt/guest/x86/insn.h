@@ -75,6 +75,7 @@ struct Operand {
 
 inline constexpr u8 no_register = 0xff;
 inline constexpr u8 rip_register = 0xfe; // `base` of RIP-relative addresses
+inline constexpr u8 moffs_register = 0xfd; // `base` of MOV's offset forms (A0..A3): the offset is Insn::immediate, up to 64 bits
 
 struct Insn {
     Op op;
