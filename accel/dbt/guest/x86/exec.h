@@ -83,7 +83,9 @@ struct ExecutorGroup {
     const ExecutorEntry *entries;
     usize count;
 };
-ExecutorGroup integer_executors() noexcept;   // exec_integer.cc …
+ExecutorGroup integer_executors() noexcept;   // arithmetic and logic: exec_integer.cc
+ExecutorGroup bit_executors() noexcept;       // shifts, rotates, bit tests: exec_bits.cc
+ExecutorGroup move_executors() noexcept;      // moves, conversions, decimal: exec_move.cc
 ExecutorGroup control_executors() noexcept;   // near branches, stack, flags: exec_control.cc
 ExecutorGroup string_executors() noexcept;    // exec_string.cc
 ExecutorGroup far_executors() noexcept;       // far transfers, INT, IRET, SYSCALL …: exec_far.cc

@@ -21,11 +21,14 @@ protected:
     ~StoreWatch() = default;
 };
 
+class InsnCache; // insn_cache.h
+
 // What an execution needs besides the CPU. Lives as long as the vCPU runs; `map` is swapped between runs only.
 struct Context {
     Cpu &cpu;
     const mmu::PhysicalMap *map;
     StoreWatch *watch; // never null
+    InsnCache *insn_cache = nullptr; // this vCPU's; without one T0 decodes every instruction anew
 };
 
 enum class Step : u8 {
@@ -39,6 +42,13 @@ Step step(Context &context) noexcept;
 
 // Runs an instruction that has already been decoded and whose bytes are at CS:RIP (T1's call for what it does not translate).
 Step execute(Context &context, const Insn &insn) noexcept;
+
+// Step::exit has been served: enters cpu.exit.value (the datum of a read) into the log, so that the instruction goes on
+// when it is run again. Not for ExitKind::halt and shutdown.
+inline void complete_exit(Cpu &cpu) noexcept {
+    if (cpu.io.served < IoLog::capacity)
+        cpu.io.value[cpu.io.served++] = cpu.exit.value;
+}
 
 // Delivers an exception or an external interrupt now (vector 0..255), through IDT or IVT, with the double- and triple-fault
 // rules. Step::exit with ExitKind::shutdown on a triple fault, or with an I/O exit if a table lies in MMIO.
