@@ -390,7 +390,8 @@ constexpr ParsedForm parse(const Form &form) {
     Tokens operands{form.operands};
     for (t = operands.next(); !t.empty(); t = operands.next())
         parse_operand(entry, t);
-    if (form.op == Op::sse || form.op == Op::mmx || form.op == Op::maskmov)
+    const bool has_v = std::string_view(form.operands).find('v') != std::string_view::npos; // CRC32
+    if ((form.op == Op::sse && !has_v) || form.op == Op::mmx || form.op == Op::maskmov)
         entry.attributes = u16(entry.attributes | attribute::vector);
     else if (entry.operand_count > 0) {
         for (const CompiledOperand &operand : entry.operand) {

@@ -14,7 +14,8 @@
 //   types:  b w d q t(10) x(16, aligned) u(16, need not be aligned), v 2/4/8 by operand size, z 2/4,
 //           y 4/8 by REX.W, r 4, or 8 in 64-bit mode, c 8/16 by REX.W, p far pointer, a two words (BOUND),
 //           s descriptor table (6/10), e x87 environment, n x87 state, 0 none; two letters: register, memory;
-//           bs: byte sign-extended. A V, U or W register has the size of the part that is used.
+//           bs: byte sign-extended. An XMM register has the size of the part that is used; where a
+//           result leaves the other part as it was, the register counts as read.
 //
 // `rest`: flags (o s z a p c d): < read (cc: by the condition), > written, ? written and undefined; lock (legal with a
 //   memory destination); mem, reg (only that form of ModRM); i64 (not in 64-bit mode), o64 (only there), d64 (64-bit
@@ -340,8 +341,8 @@ inline constexpr Form forms[] = {
     {"0F 01 D9",        Op::vmcall,         "", "svm"},
     {"0F 01 F8",        Op::swapgs,         "", "o64"},
     {"0F 01 F9",        Op::rdtscp,         "", "rdtscp"},
-    {"0F 02 /r",        Op::lar,            "Gv= Ew",         ">z"},
-    {"0F 03 /r",        Op::lsl,            "Gv= Ew",         ">z"},
+    {"0F 02 /r",        Op::lar,            "Gv+ Ew",         ">z"},
+    {"0F 03 /r",        Op::lsl,            "Gv+ Ew",         ">z"},
     {"0F 05",           Op::syscall,        "", "<oszapcd syscall"},
     {"0F 06",           Op::clts,           ""},
     {"0F 07",           Op::sysret,         "", ">oszapcd syscall"},
@@ -379,9 +380,9 @@ inline constexpr Form forms[] = {
     {"NP 0F AE /1",     Op::fxrstor,        "M0",             "fxsr"},
     {"NP 0F AE /2",     Op::ldmxcsr,        "Md",             "sse"},
     {"NP 0F AE /3",     Op::stmxcsr,        "Md=",            "sse"},
-    {"NP 0F AE /4",     Op::xsave,          "M0=",            "mem xsave"},
+    {"NP 0F AE /4",     Op::xsave,          "M0+",            "mem xsave"},
     {"NP 0F AE /5",     Op::xrstor,         "M0",             "mem xsave"},
-    {"NP 0F AE /6",     Op::xsaveopt,       "M0=",            "mem xsave"},
+    {"NP 0F AE /6",     Op::xsaveopt,       "M0+",            "mem xsave"},
     {"NP 0F AE /7",     Op::clflush,        "Mb.",            "mem clfsh"},
     {"66 0F AE /7",     Op::clflush,        "Mb.",            "mem clflushopt"},
     {"66 0F AE /6",     Op::clflush,        "Mb.",            "mem clwb"},
@@ -394,9 +395,9 @@ inline constexpr Form forms[] = {
     {"F3 0F AE /3",     Op::wrgsbase,       "Ry",             "o64 fsgsbase"},
 
     // --- 0F: integer
-    {"0F 40+cc",        Op::cmovcc,         "Gv+ Ev",         "<cc cmov"},
+    {"0F 40+cc /r",     Op::cmovcc,         "Gv+ Ev",         "<cc cmov"},
     {"0F 80+cc",        Op::jcc,            "Jz",             "<cc f64"},
-    {"0F 90+cc",        Op::setcc,          "Eb=",            "<cc"},
+    {"0F 90+cc /r",     Op::setcc,          "Eb=",            "<cc"},
     {"0F A0",           Op::push_seg,       "FS",             "d64"},
     {"0F A1",           Op::pop_seg,        "FS=",            "d64"},
     {"0F A8",           Op::push_seg,       "GS",             "d64"},
@@ -442,7 +443,7 @@ inline constexpr Form forms[] = {
     {"0F C8+r",         Op::bswap,          "Zv+"},
     {"NFx 0F 38 F0 /r", Op::movbe,          "Gv= Mv",         "movbe"},
     {"NFx 0F 38 F1 /r", Op::movbe,          "Mv= Gv",         "movbe"},
-    {"66 0F 38 82 /r",  Op::invpcid,        "Gr Mu",         "invpcid"},
+    {"66 0F 38 82 /r",  Op::invpcid,        "Gr Mu",          "invpcid"},
 
     // --- x87; register forms that the manuals leave out are aliases of FCOM, FXCH, FSTP
     {"D8 /0",           Op::fpu,            "Md",             "mem fpu"},
