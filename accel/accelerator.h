@@ -2,8 +2,9 @@
 // What an engine is: something that runs vCPUs against a machine's address spaces. The translator (accel/dbt), the scripted
 // player (accel/fake), and later KVM and Xen implement it; the machine and the devices know only this file and vcpu.h.
 //
-// An access that is not plain RAM becomes a Request (dm/mem/request.h) which the engine hands to the machine's
-// dispatcher on the vCPU's thread. An engine follows changes of the address space by listening to it.
+// An access that is not plain RAM becomes a Request (dm/mem/request.h) which the engine offers to VcpuClient::serve_local
+// and then serves by its vCPU's own Accessor (dm/mem/dispatcher.h), on the vCPU's thread. An engine is made for one
+// AddressMap, which outlives it, and follows its changes as a MapListener and one ViewReader a vCPU.
 
 #include "accel/vcpu.h"
 
@@ -11,17 +12,7 @@
 #include <string>
 #include <string_view>
 
-namespace rhea::mem {
-class AddressSpace;
-}
-
 namespace rhea::accel {
-
-// The two spaces that an x86 CPU addresses. They outlive the engine.
-struct Spaces {
-    mem::AddressSpace &memory;
-    mem::AddressSpace &ports;
-};
 
 struct VcpuConfig {
     unsigned index = 0;

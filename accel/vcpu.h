@@ -8,12 +8,16 @@
 
 #include "accel/x86_state.h"
 #include "dm/core/types.h"
+#include "dm/mem/request.h"
 
 namespace rhea::accel {
 
 // The machine's side, implemented by the interrupt controllers' owner (hw/intc). Called on the vCPU's thread.
 class VcpuClient {
 public:
+    // An access to the registers that are private to this vCPU (its local APIC's page): served, true. Every access
+    // that is not RAM is offered here first; false: it goes to the machine's address map.
+    virtual bool serve_local(Request &request) noexcept = 0;
     // The vector to deliver now (local APIC or, through LINT0 in ExtINT mode, the 8259 pair), or -1 if there is nothing
     // any more. The controller counts it as accepted.
     virtual int acknowledge_interrupt() noexcept = 0;
