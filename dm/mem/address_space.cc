@@ -108,6 +108,17 @@ void AddressMap::publish(Space changed, ViewPtr &old) noexcept {
     for (const Layer &l : layers_)
         if (l.ram && l.shown)
             view->keep.push_back(l.ram);
+    put_in_force(std::move(view), old);
+}
+
+u64 AddressMap::renew() noexcept {
+    ViewPtr old;
+    std::lock_guard guard(mutex_);
+    put_in_force(std::make_shared<View>(*view_), old);
+    return view_->generation;
+}
+
+void AddressMap::put_in_force(std::shared_ptr<View> view, ViewPtr &old) noexcept {
     view->generation = generation_.load(std::memory_order_relaxed) + 1;
     old = std::move(view_);
     view_ = std::move(view);

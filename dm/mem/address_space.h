@@ -153,8 +153,12 @@ public:
     u64 generation() const noexcept { return generation_.load(std::memory_order_seq_cst); }
     ViewPtr view() const; // the one in force
 
-    void add_listener(
-        MapListener &listener); // is told of the present view at once, with an empty `before`
+    // The same view under a new generation, which is the answer: what engines have cached about
+    // pages (not addresses) is out of date.
+    u64 renew() noexcept;
+
+    // It is told of the present view at once, with an empty `before`.
+    void add_listener(MapListener &listener);
     void remove_listener(MapListener &listener) noexcept;
 
     // Blocks until every ViewReader has seen `generation` or is idle. No device lock may be held,
@@ -172,7 +176,9 @@ private:
     template <class Fn> void change(u64 id, Fn &&fn) noexcept;
     Mapping add(Layer &&layer) noexcept;
     void remove(u64 id) noexcept;
-    void publish(Space changed, ViewPtr &old) noexcept; // writer lock held; `old` dies after it
+    // With the writer lock held; the old view dies after it is dropped.
+    void publish(Space changed, ViewPtr &old) noexcept;
+    void put_in_force(std::shared_ptr<View> view, ViewPtr &old) noexcept;
     void reader_changed() noexcept;
 
     mutable std::mutex mutex_; // the writer lock

@@ -1,4 +1,5 @@
 #include "dm/mem/ram.h"
+#include "dm/mem/address_space.h"
 #include <algorithm>
 #include <cerrno>
 #include <sys/mman.h>
@@ -89,38 +90,60 @@ void RamRegion::remove_listener(RamListener &listener) noexcept {
     std::erase(listeners_, &listener);
 }
 
-DirtyLog::DirtyLog(std::shared_ptr<RamRegion> region, PageWatch client, Start start)
-    : region_(std::move(region)), client_(client) {
-    VERIFY(client != PageWatch::code);
+void RamRegion::collect_writes(u64 first, u64 count) noexcept {
+    // Not under the lock: the listener calls written(), which takes it for translated code.
+    std::vector<RamListener *> listeners;
+    {
+        std::lock_guard guard(listeners_mutex_);
+        listeners = listeners_;
+    }
+    for (RamListener *l : listeners)
+        l->collect_writes(*this, first, count);
+}
+
+DirtyLog::DirtyLog(AddressMap &map, std::shared_ptr<RamRegion> region, PageWatch client,
+                   Start start)
+    : map_(map), region_(std::move(region)), client_(client) {
+    VERIFY(client == PageWatch::display || client == PageWatch::migration);
     if (start == Start::clean)
-        clean(0, region_->pages());
+        watch({{0, region_->pages()}});
 }
 
 DirtyLog::~DirtyLog() {
     region_->unwatch(client_, 0, region_->pages());
 }
 
-bool DirtyLog::take(u64 offset, u64 size) noexcept {
-    bool dirty = false;
-    if (size && offset < region_->size()) {
-        const u64 first = offset / page_size;
-        const u64 last = (offset + std::min(size, region_->size() - offset) - 1) / page_size;
-        harvest(first, last - first + 1, [&](u64, u64) { dirty = true; });
+std::vector<PageRun> DirtyLog::take_pages(u64 first, u64 count) {
+    VERIFY(first <= region_->pages() && count <= region_->pages() - first);
+    region_->collect_writes(first, count);
+    std::vector<PageRun> runs;
+    const std::atomic<u8> *flags = region_->page_flags();
+    for (u64 page = first; page < first + count; ++page) {
+        if (flags[page].load(std::memory_order_relaxed) & mask_of(client_))
+            continue;
+        if (!runs.empty() && runs.back().first + runs.back().count == page)
+            ++runs.back().count;
+        else
+            runs.push_back({page, 1});
     }
-    return dirty;
+    watch(runs);
+    return runs;
 }
 
-u64 DirtyLog::dirty_run(u64 first, u64 end) const noexcept {
-    u64 page = first;
-    while (page < end &&
-           !(region_->page_flags()[page].load(std::memory_order_relaxed) & mask_of(client_)))
-        ++page;
-    return page - first;
+bool DirtyLog::take(u64 offset, u64 size) {
+    if (!size || offset >= region_->size())
+        return false;
+    const u64 first = offset / page_size;
+    const u64 last = (offset + std::min(size, region_->size() - offset) - 1) / page_size;
+    return !take_pages(first, last - first + 1).empty();
 }
 
-void DirtyLog::clean(u64 first, u64 count) noexcept {
-    region_->watch(client_, first, count);
-    full_fence();
+void DirtyLog::watch(const std::vector<PageRun> &runs) {
+    if (runs.empty())
+        return;
+    for (const PageRun &r : runs)
+        region_->watch(client_, r.first, r.count);
+    map_.wait_seen(map_.renew());
 }
 
 } // namespace rhea

@@ -24,11 +24,13 @@ namespace rhea {
 inline constexpr u64 page_size = 4096;
 
 enum class PageWatch : u8 {
-    code = 1,      // the page has translated code
-    display = 2,   // a screen is drawn from it
-    migration = 4, // its content has been sent
+    code = 1,       // the page has translated code
+    display = 2,    // a screen is drawn from it
+    migration = 4,  // its content has been sent
+    page_table = 8, // an engine shadows what it says; nobody but the engine looks at this bit
 };
 
+class AddressMap;
 class RamRegion;
 
 // An engine that caches "this page may be stored to freely". Called on any thread, must not block
@@ -36,7 +38,11 @@ class RamRegion;
 class RamListener {
 public:
     // Pages [first, first + count) have become watched: forget that they may be stored to freely.
+    // Who must know that it is forgotten calls AddressMap::renew() and waits for that generation.
     virtual void pages_watched(RamRegion &region, u64 first, u64 count) noexcept = 0;
+    // A dirty log is about to look at these pages: an engine whose stores are recorded elsewhere
+    // (KVM's dirty bitmap) calls written() for them now.
+    virtual void collect_writes(RamRegion &, u64 /*first*/, u64 /*count*/) noexcept {}
     // Bytes [offset, offset + size) of pages with translated code have been written by a device or
     // another engine.
     virtual void code_written(RamRegion &region, u64 offset, u64 size) noexcept = 0;
@@ -79,6 +85,7 @@ public:
 
     // Sets or takes away one client's watch on pages [first, first + count). Setting tells the
     // listeners.
+    // Whoever then needs every store seen waits for the engines (see RamListener).
     void watch(PageWatch client, u64 first, u64 count) noexcept;
     void unwatch(PageWatch client, u64 first, u64 count) noexcept;
 
@@ -87,7 +94,9 @@ public:
 
 private:
     RamRegion() = default;
+    friend class DirtyLog;
     void written_slow(u64 offset, u64 size) noexcept;
+    void collect_writes(u64 first, u64 count) noexcept;
 
     std::string name_;
     u64 size_ = 0;
@@ -98,44 +107,38 @@ private:
     std::vector<RamListener *> listeners_;
 };
 
+struct PageRun {
+    u64 first = 0, count = 0; // pages
+    bool operator==(const PageRun &) const = default;
+};
+
 // DirtyLog: which pages of a region have been written since the last look, for one client.
 //
 // One log at a time for each client and region. A page is dirty when the client's watch bit is
-// gone.
+// gone. Looking waits until every engine has noticed, so no device lock may be held: look first,
+// then enter the device with the answer.
 class DirtyLog {
 public:
     enum class Start : u8 { clean, dirty };
-    // `client` is display or migration.
-    DirtyLog(std::shared_ptr<RamRegion> region, PageWatch client, Start start = Start::dirty);
+    // `client` is display or migration; `map` is where the region's engines are, and outlives the
+    // log.
+    DirtyLog(AddressMap &map, std::shared_ptr<RamRegion> region, PageWatch client,
+             Start start = Start::dirty);
     ~DirtyLog();
     DirtyLog(const DirtyLog &) = delete;
     DirtyLog &operator=(const DirtyLog &) = delete;
 
-    // Is a page of [offset, offset + size) dirty? They are clean afterwards; read the content after
-    // the call.
-    bool take(u64 offset, u64 size) noexcept;
-
-    // fn(first_page, count) for each run of dirty pages in [first, first + count), which are clean
-    // afterwards.
-    template <class Fn> void harvest(u64 first, u64 count, Fn &&fn) {
-        const u64 end = first + count;
-        while (first < end) {
-            const u64 run = dirty_run(first, end);
-            if (run) {
-                clean(first, run);
-                fn(first, run);
-                first += run;
-            } else {
-                ++first;
-            }
-        }
-    }
-    template <class Fn> void harvest(Fn &&fn) { harvest(0, region_->pages(), fn); }
+    // The dirty pages of [first, first + count), in order and maximal. They are clean from now on:
+    // read their content after the call.
+    std::vector<PageRun> take_pages(u64 first, u64 count);
+    std::vector<PageRun> take_pages() { return take_pages(0, region_->pages()); }
+    // Is a page of the bytes [offset, offset + size) dirty? Clean afterwards.
+    bool take(u64 offset, u64 size);
 
 private:
-    u64 dirty_run(u64 first, u64 end) const noexcept;
-    void clean(u64 first, u64 count) noexcept;
+    void watch(const std::vector<PageRun> &runs);
 
+    AddressMap &map_;
     std::shared_ptr<RamRegion> region_;
     PageWatch client_;
 };

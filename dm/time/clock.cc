@@ -70,12 +70,18 @@ void Clock::run_due() noexcept {
 
 void Clock::run_until(Time limit, bool again) noexcept {
     std::unique_lock lock(mutex_);
-    const u64 last_sequence = sequence_;
+    u64 last_sequence = sequence_;
+    // A timer that arms itself for a time that is past, again and again, must not hold us here:
+    // such firings wait for the next call once there were this many at one time.
+    constexpr unsigned most_at_once = 1000;
+    unsigned at_once = 0;
+    Time current = never;
     auto next = [&]() -> Timer * {
         for (Timer *t : armed_) {
             if (t->deadline() > limit)
                 break;
-            if (again || t->sequence_ <= last_sequence)
+            if ((again && at_once < most_at_once) || t->sequence_ <= last_sequence ||
+                (again && t->deadline() > current))
                 return t;
         }
         return nullptr;
@@ -85,6 +91,14 @@ void Clock::run_until(Time limit, bool again) noexcept {
         // before then has cancelled it.
         const u64 arming = timer->arming_;
         const Time deadline = timer->deadline();
+        if (current == never || deadline > current) {
+            current = deadline;
+            at_once = 0;
+            if (again)
+                last_sequence = sequence_;
+        } else {
+            ++at_once;
+        }
         timer->firing_ = true;
         lock.unlock();
         on_deadline(deadline);

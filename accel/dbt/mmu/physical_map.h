@@ -11,11 +11,12 @@
 
 namespace rhea::dbt::mmu {
 
-// Bits of a RAM page's flag byte. Whoever sets one flushes the pages' write entries from all TLBs.
+// Bits of a RAM page's flag byte, the same as in dm/mem/ram.h. Whoever sets one flushes the pages' write entries from all
+// TLBs.
 namespace page_flag {
 inline constexpr u8 code = 1;   // translated code was made from bytes of this page
-inline constexpr u8 logged = 2; // stores are reported to the dirty log (display, migration)
-inline constexpr u8 page_table = 4;
+inline constexpr u8 logged = 6; // stores are reported to the dirty log (display 2, migration 4)
+inline constexpr u8 page_table = 8;
 }
 
 struct PhysicalRange {
