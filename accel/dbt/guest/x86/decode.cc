@@ -396,7 +396,7 @@ constexpr ParsedForm parse(const Form &form) {
     else if (entry.operand_count > 0) {
         for (const CompiledOperand &operand : entry.operand) {
             if (operand.place == Place::none || operand.place == Place::immediate ||
-                operand.place == Place::port_dx)
+                operand.place == Place::relative || operand.place == Place::port_dx)
                 continue;
             if (operand.type == 'b')
                 entry.attributes = u16(entry.attributes | attribute::byte);
