@@ -11,6 +11,7 @@
 // implementation.
 #include <array>
 #include <atomic>
+#include <concepts>
 #include <memory>
 #include <span>
 #include <utility>
@@ -51,7 +52,7 @@ public:
             wake();
     }
     /// Any thread: the same for a callable, which is kept on the heap.
-    template <class F> void post(F call) {
+    template <std::invocable F> void post(F call) {
         post(static_cast<Work &>(*new PostedCall<F>(std::move(call))));
     }
     /// The loop's thread: in the next turn, without waking anybody.

@@ -1,0 +1,226 @@
+#include "dm/chardev/stream.h"
+
+#include <algorithm>
+#include <chrono>
+#include <poll.h>
+#include <unistd.h>
+
+#include "dm/core/log.h"
+
+namespace rhea::chardev {
+
+namespace {
+constexpr usize output_capacity = 64 << 10;
+constexpr usize read_ahead = 64 << 10;
+constexpr auto patience = std::chrono::seconds(1);
+} // namespace
+
+StreamBackend::StreamBackend(loop::Loop &loop, const Setup &setup)
+    : loop_(loop), setup_(setup), output_wanted_(loop), idle_(loop), output_kick_(output_wanted_),
+      input_wanted_(loop), input_room_(loop), input_kick_(input_wanted_), writers_(loop),
+      readers_(loop) {
+    output_.with([&](Output &o) {
+        o.ring.resize(output_capacity);
+        o.gone = setup_.out < 0;
+    });
+    if (setup_.out >= 0)
+        writers_.spawn(run_output());
+}
+
+StreamBackend::~StreamBackend() {
+    detach();
+    writers_.cancel();
+    static_cast<void>(writers_.join()); // ended by being cancelled
+    while (output_kick_.posted.load() || input_kick_.posted.load())
+        loop_.turn(false); // they are members, and still in the loop's queue
+    if (setup_.owned) {
+        if (setup_.in >= 0)
+            ::close(setup_.in);
+        if (setup_.out >= 0 && setup_.out != setup_.in)
+            ::close(setup_.out);
+    }
+}
+
+void StreamBackend::attach(CharFrontend &frontend) {
+    VERIFY(!frontend_);
+    frontend_ = &frontend;
+    readers_.spawn(run_delivery());
+    if (setup_.in >= 0)
+        readers_.spawn(run_input());
+}
+
+void StreamBackend::detach() noexcept {
+    readers_.cancel();
+    static_cast<void>(readers_.join());
+    frontend_ = nullptr;
+}
+
+void StreamBackend::kick(Kick &k) noexcept {
+    if (!k.posted.exchange(true, std::memory_order_acq_rel))
+        loop_.post(k);
+}
+
+// --- output
+
+usize StreamBackend::enqueue(Output &o, std::span<const u8> bytes) noexcept {
+    if (o.gone)
+        return bytes.size();
+    const usize n = std::min(bytes.size(), o.ring.size() - o.count);
+    const usize tail = (o.head + o.count) % o.ring.size();
+    const usize first = std::min(n, o.ring.size() - tail);
+    std::copy_n(bytes.begin(), first, o.ring.begin() + std::ptrdiff_t(tail));
+    std::copy_n(bytes.begin() + std::ptrdiff_t(first), n - first, o.ring.begin());
+    o.count += n;
+    return n;
+}
+
+usize StreamBackend::write(std::span<const u8> bytes) noexcept {
+    usize n = 0;
+    bool start = false;
+    output_.with([&](Output &o) {
+        n = enqueue(o, bytes);
+        o.refused |= n < bytes.size();
+        start = o.count && !std::exchange(o.draining, true);
+    });
+    if (start)
+        kick(output_kick_);
+    return n;
+}
+
+bool StreamBackend::write_waiting(std::span<const u8> bytes) noexcept {
+    for (;;) {
+        bytes = bytes.subspan(write(bytes));
+        if (bytes.empty())
+            return true;
+        auto o = output_.lock();
+        const u64 before = o->written;
+        if (!progress_.wait_for(o.lock(), patience,
+                                [&] { return o->written != before || o->gone; }))
+            return false;
+    }
+}
+
+/// The longest run of bytes that lies together; empty: the device has to kick again.
+std::span<const u8> StreamBackend::next_output() noexcept {
+    return output_.with([](Output &o) -> std::span<const u8> {
+        if (!o.count) {
+            o.draining = false;
+            return {};
+        }
+        return std::span(o.ring).subspan(o.head, std::min(o.count, o.ring.size() - o.head));
+    });
+}
+
+void StreamBackend::written(usize n, bool gone) noexcept {
+    bool tell = false;
+    output_.with([&](Output &o) {
+        o.gone |= gone;
+        if (o.gone)
+            n = o.count;
+        o.head = (o.head + n) % o.ring.size();
+        o.count -= n;
+        o.written += n;
+        tell = std::exchange(o.refused, false);
+    });
+    progress_.notify_all();
+    if (tell && frontend_)
+        frontend_->writable();
+}
+
+loop::Task<> StreamBackend::run_output() {
+    for (;;) {
+        const std::span<const u8> part = next_output();
+        if (part.empty()) {
+            idle_.set();
+            co_await output_wanted_.wait();
+            continue;
+        }
+        const auto r = co_await loop_.write(setup_.out, part).caught();
+        if (r) {
+            written(usize(*r), false);
+        } else if (r.error().code == EAGAIN) { // somebody else made the description non-blocking
+            co_await loop_.poll(setup_.out, POLLOUT);
+        } else if (r.error().code == ECANCELED) {
+            co_return;
+        } else if (r.error().code != EINTR) {
+            if (r.error().code != EPIPE)
+                RHEA_LOG(warning, "%s: output is lost from here on: %s", setup_.name.c_str(),
+                         to_string(r.error()).c_str());
+            written(0, true);
+            idle_.set();
+            co_return;
+        }
+    }
+}
+
+loop::Task<> StreamBackend::wait_idle() {
+    while (output_.with([](Output &o) { return o.count != 0; }))
+        co_await idle_.wait();
+}
+
+void StreamBackend::flush() {
+    static_cast<void>(loop_.block_on(wait_idle()));
+}
+
+// --- input
+
+void StreamBackend::resume_input() noexcept {
+    kick(input_kick_);
+}
+
+void StreamBackend::typed(std::span<const u8> bytes) noexcept {
+    if (!setup_.escape) {
+        typed_ahead_.insert(typed_ahead_.end(), bytes.begin(), bytes.end());
+        return;
+    }
+    for (const u8 byte : bytes) {
+        const Escape::Key key = escape_.type(byte);
+        if (key.data)
+            typed_ahead_.push_back(*key.data);
+        if (key.command == Escape::Command::quit)
+            setup_.quit();
+        if (key.command == Escape::Command::help)
+            write({reinterpret_cast<const u8 *>(Escape::help.data()), Escape::help.size()});
+    }
+}
+
+void StreamBackend::deliver() noexcept {
+    std::array<u8, 256> part;
+    while (!typed_ahead_.empty()) {
+        const usize n = std::min({typed_ahead_.size(), part.size(), frontend_->room()});
+        if (!n)
+            return;
+        const auto end = typed_ahead_.begin() + std::ptrdiff_t(n);
+        std::copy(typed_ahead_.begin(), end, part.begin());
+        typed_ahead_.erase(typed_ahead_.begin(), end);
+        frontend_->receive(std::span(part).first(n));
+        if (typed_ahead_.size() < read_ahead)
+            input_room_.set();
+    }
+}
+
+loop::Task<> StreamBackend::run_delivery() {
+    for (;;) {
+        deliver();
+        co_await input_wanted_.wait();
+    }
+}
+
+loop::Task<> StreamBackend::run_input() {
+    std::array<u8, 4096> buffer;
+    for (;;) {
+        while (typed_ahead_.size() >= read_ahead)
+            co_await input_room_.wait();
+        // Terminals cannot be read without blocking a kernel worker: wait for input first.
+        co_await loop_.poll(setup_.in, POLLIN);
+        const auto r = co_await loop_.read(setup_.in, buffer).caught();
+        if (!r && (r.error().code == EAGAIN || r.error().code == EINTR))
+            continue;
+        if (!r || *r == 0)
+            co_return; // closed, hung up or cancelled: the guest gets no more input
+        typed(std::span(buffer).first(usize(*r)));
+        input_wanted_.set();
+    }
+}
+
+} // namespace rhea::chardev
