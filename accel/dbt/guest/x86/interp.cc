@@ -208,6 +208,8 @@ Step step(Context &context) noexcept {
     cpu.io.cursor = 0;
     if (cpu.single_step_pending) [[unlikely]]
         return single_step(context);
+    if (cpu.pending.valid) [[unlikely]]
+        return resume_delivery(context);
     ++cpu.instructions;
     Insn storage;
     const Insn *insn = &storage;

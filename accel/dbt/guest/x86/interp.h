@@ -55,6 +55,8 @@ inline void complete_exit(Cpu &cpu) noexcept {
 Step deliver_exception(Context &context, u8 vector, bool has_error_code, u32 error_code) noexcept;
 Step deliver_interrupt(Context &context, u8 vector) noexcept;
 Step deliver_nmi(Context &context) noexcept;
+// An interrupt whose delivery left for I/O (cpu.pending.valid) goes on. step() does this by itself.
+Step resume_delivery(Context &context) noexcept;
 // True if a maskable interrupt may be taken at this instruction boundary (IF, shadow, no half-done I/O instruction).
 bool interrupts_enabled(const Cpu &cpu) noexcept;
 

@@ -5,6 +5,8 @@
 // are read, their A and D bits stay as they are.
 
 #include "accel/dbt/guest/x86/memory.h"
+
+#include "accel/dbt/guest/x86/control_registers.h"
 #include "accel/dbt/guest/x86/state.h"
 
 namespace rhea::dbt::x86 {
@@ -342,6 +344,10 @@ void invalidate(mmu::TlbEntry &entry, unsigned index) {
 }
 
 } // namespace
+
+u64 read_physical_u64(Context &context, u64 physical) noexcept {
+    return load_entry(context, physical, 8).value;
+}
 
 Outcome translate(Context &context, u64 linear, AccessType type, bool user, Translation &out,
                   Fault &fault) noexcept {
