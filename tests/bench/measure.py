@@ -17,8 +17,8 @@ def cpu_seconds(pid):
     """CPU time of all threads of a process so far, those that have ended included.
 
     The clock of another process (clock_getcpuclockid(3)); its number is the complement of the pid,
-    shifted, with the clock's kind below (Linux, include/linux/posix-timers.h). Not a number once the
-    process has ended."""
+    shifted, with the clock's kind below (Linux, include/linux/posix-timers.h). Not a number once
+    the process has ended."""
     try:
         return time.clock_gettime(~pid << 3 | 2)
     except OSError:
