@@ -4,6 +4,7 @@ line
 `N passed, N failed, N skipped`. Exit status 1 if anything failed, or if nothing passed.
 
 usage: run.py [SUITE...]
+  harness     tests of this harness itself
   lint        the linter's rules
   headers     every header compiles on its own
   programs    the GoogleTest programs $BUILD/tests/{unit,device,diff} (one alone: programs:unit)
@@ -24,14 +25,15 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.environ.get("BUILD", "build")
 LOGS = os.path.join(ROOT, BUILD, "logs")
 PROGRAMS = ("unit", "device", "diff")
-SUITES = ("lint", "headers", "programs", "boot", "demo")
+SUITES = ("harness", "lint", "headers", "programs", "boot", "demo")
 PROGRAM_SECONDS = 1200  # a test program that takes longer hangs
 
 
 class Tally:
     """What passed, failed and was skipped, over all suites."""
 
-    def __init__(self):
+    def __init__(self, quiet=False):
+        self.quiet = quiet
         self.passed = 0
         self.failures = []
         self.skips = []
@@ -39,12 +41,10 @@ class Tally:
     def add(self, word, name, detail=""):
         if word == "PASS":
             self.passed += 1
-        elif word == "FAIL":
-            self.failures.append(f"{name}: {detail}")
-            print(f"FAIL {name}: {detail}"[:1000], flush=True)
-        else:
-            self.skips.append(f"{name}: {detail}")
-            print(f"SKIP {name}: {detail}"[:1000], flush=True)
+            return
+        (self.failures if word == "FAIL" else self.skips).append(f"{name}: {detail}")
+        if not self.quiet:
+            print(f"{word} {name}: {detail}"[:1000], flush=True)
 
     def summary(self):
         return f"{self.passed} passed, {len(self.failures)} failed, {len(self.skips)} skipped"
@@ -74,6 +74,10 @@ def lines_suite(tally, prefix, argv, verbose=False):
     if not seen or (status != 0) != (len(tally.failures) > failures):
         said = "".join(other[-5:]).strip()
         tally.add("FAIL", prefix, f"{how_it_ended(status)} after {seen} results; {said}")
+
+
+def run_harness(tally, _):
+    lines_suite(tally, "harness", [sys.executable, "tests/harness_test.py"])
 
 
 def run_lint(tally, _):
