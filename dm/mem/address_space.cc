@@ -92,6 +92,7 @@ static void flatten(Space space, const auto &layers, std::vector<Range> &out) {
                            .offset = top->offset + (first - top->base),
                            .ram = top->ram.get(),
                            .target = top->target,
+                           .owner = top->target ? &top->target->owner() : nullptr,
                            .writable = top->writable});
         }
         before = top;

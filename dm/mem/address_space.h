@@ -37,6 +37,7 @@ struct Range {
     u64 offset = 0;           // of `first` in the RAM region or in the target's window
     RamRegion *ram = nullptr; // kept alive by the view
     Target *target = nullptr;
+    Owner *owner = nullptr; // the target's; who looks must not touch the target before it is inside
     bool writable = false;
     u64 size() const noexcept { return last - first + 1; } // 0 means 2^64
     bool contains(u64 address) const noexcept { return address - first <= last - first; }

@@ -97,7 +97,7 @@ const Range *Accessor::enter(Space space, u64 address) noexcept {
         const Range *range = look_up(space, address);
         if (!range || !range->target)
             return range;
-        inside_.store(&range->target->owner(), std::memory_order_seq_cst);
+        inside_.store(range->owner, std::memory_order_seq_cst);
         if (map_.generation() == view_->generation)
             return range;
         inside_.store(nullptr, std::memory_order_release);

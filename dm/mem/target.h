@@ -61,8 +61,8 @@ public:
     virtual void write(u64 at, unsigned size, u64 value) noexcept = 0;
 
     // A run at one offset (string I/O): `count` items of `size` bytes, `step` bytes apart. Override
-    // to move a whole buffer at once; the default does one access after another, with settle()
-    // after each.
+    // to move a whole buffer at once; the default does one access after another, with settle() in
+    // between (after the last one the dispatcher does that).
     virtual void read_run(u64 at, unsigned size, u8 *data, u32 count, i32 step) noexcept;
     virtual void write_run(u64 at, unsigned size, const u8 *data, u32 count, i32 step) noexcept;
 
