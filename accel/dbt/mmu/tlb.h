@@ -62,6 +62,12 @@ struct Tlb {
     // Which 4 MiB and 1 GiB regions (modulo the table) had entries from pages larger than 4 KiB
     // since the last full flush: INVLPG of one address in a large page must drop them all.
     u64 large_4m[64], large_1g;
+    // What jumps found by linear address depend on ([0] supervisor, [1] user): a number changes when
+    // code of that kind may be mapped elsewhere. code_pages: which pages (hashed) code has been
+    // found in; nonglobal_code: supervisor code was found in a page that is not global.
+    u32 code_generation[2];
+    u64 code_pages[64];
+    bool nonglobal_code;
     u64 walk_generation; // incremented to forget all walk entries
     WalkEntry walk[walk_size];
     const PhysicalMap *range_map; // the map that last_range belongs to; whoever swaps maps flushes
@@ -70,6 +76,9 @@ struct Tlb {
 
 inline constexpr unsigned tlb_index(u64 linear) {
     return unsigned(linear >> page_shift) & (tlb_size - 1);
+}
+inline constexpr unsigned code_page_hash(u64 linear) {
+    return unsigned(linear >> page_shift) & 4095;
 }
 inline constexpr u64 invalid_tag(unsigned index) {
     return u64(index ^ 1) << page_shift;

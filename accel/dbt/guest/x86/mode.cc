@@ -23,16 +23,17 @@ bool flat_code(const Segment &s) {
 
 u32 segment_bits(const Cpu &cpu) {
     if (mode_64(cpu))
-        return mode::code64 | mode::stack32 | mode::flat | mode::flat_fs_gs;
+        return mode::code64 | mode::stack32 | mode::flat | mode::flat_fs | mode::flat_gs;
     u32 bits = cpu.seg[cs].is(Segment::big) && !v8086(cpu) ? mode::code32 : mode::code16;
     if (cpu.seg[ss].is(Segment::big))
         bits |= mode::stack32;
     if (flat_code(cpu.seg[cs]) && flat_data(cpu.seg[ds]) && flat_data(cpu.seg[es]) &&
         flat_data(cpu.seg[ss]))
         bits |= mode::flat;
-    if (spans_all(cpu.seg[fs]) && writable_data(cpu.seg[fs]) && spans_all(cpu.seg[gs]) &&
-        writable_data(cpu.seg[gs]))
-        bits |= mode::flat_fs_gs;
+    if (spans_all(cpu.seg[fs]) && writable_data(cpu.seg[fs]))
+        bits |= mode::flat_fs;
+    if (spans_all(cpu.seg[gs]) && writable_data(cpu.seg[gs]))
+        bits |= mode::flat_gs;
     return bits;
 }
 

@@ -404,6 +404,11 @@ void flush_tlb(Cpu &cpu, bool global_too) noexcept {
     mmu::Tlb &tlb = cpu.tlb;
     ++tlb.flushes;
     ++tlb.walk_generation;
+    ++tlb.code_generation[1];
+    if (global_too || tlb.nonglobal_code) {
+        ++tlb.code_generation[0];
+        tlb.nonglobal_code = false;
+    }
     for (unsigned user = 0; user < 2; ++user) {
         if (global_too) {
             for (unsigned i = 0; i < mmu::tlb_size; ++i) {
@@ -430,6 +435,8 @@ void flush_tlb(Cpu &cpu, bool global_too) noexcept {
         tlb.journal_length[user] = tlb.fetch_journal_length[user] = 0;
     }
     if (global_too) {
+        for (u64 &word : tlb.code_pages)
+            word = 0;
         for (u64 &word : tlb.large_4m)
             word = 0;
         tlb.large_1g = 0;
@@ -441,6 +448,11 @@ void flush_tlb(Cpu &cpu, bool global_too) noexcept {
 void flush_tlb_page(Cpu &cpu, u64 linear) noexcept {
     mmu::Tlb &tlb = cpu.tlb;
     ++tlb.walk_generation;
+    const unsigned code_page = mmu::code_page_hash(linear);
+    if (tlb.code_pages[code_page >> 6] >> (code_page & 63) & 1) {
+        ++tlb.code_generation[0];
+        ++tlb.code_generation[1];
+    }
     const u64 region = linear >> 22;
     unsigned shift = mmu::page_shift;
     if (tlb.large_1g >> (linear >> 30 & 63) & 1)

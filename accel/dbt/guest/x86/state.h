@@ -112,6 +112,8 @@ enum class ExitKind : u8 {
     task_priority_write,
     halt,
     shutdown, // triple fault
+    interrupt_window, // request::interrupt is set and an interrupt can be taken now
+    nmi_window,       // the same for request::nmi
 };
 struct Exit {
     ExitKind kind;
@@ -151,7 +153,7 @@ struct Cpu {
     std::atomic<u32> requests; // request:: bits of other threads
     u32 local_requests;        // request:: bits of our own
     CcForm cc_form; // plus log2 of the operand's bytes in the low two bits
-    u32 cc_reserved;
+    u32 deferred_requests; // of local_requests' bits: what waits for IF; STI copies it there
     u64 cc_result, cc_source;
     u64 rflags; // arithmetic bits valid only if cc_form is in_rflags
     u64 scratch[8]; // spills of translated code; meaning only within one instruction

@@ -18,13 +18,14 @@ inline constexpr u32 code16 = 0, code32 = 1, code64 = 2, code_mask = 3;
 inline constexpr u32 user = 4;        // CPL 3
 inline constexpr u32 stack32 = 8;     // SS.B (or 64-bit mode)
 inline constexpr u32 flat = 16;       // CS DS ES SS: base 0, limit 4 GiB, present, usable for what a flat model does (or 64-bit)
-inline constexpr u32 flat_fs_gs = 32; // FS and GS: limit 4 GiB, writable data, base anything (or 64-bit)
+inline constexpr u32 flat_fs = 32; // FS: limit 4 GiB, writable data, base anything (or 64-bit)
 inline constexpr u32 sse = 64;        // SSE instructions run: CR4.OSFXSR, no CR0.EM, no CR0.TS
 inline constexpr u32 x87 = 128;       // x87 and MMX instructions run: no CR0.EM, no CR0.TS
 inline constexpr u32 trap = 256;      // RFLAGS.TF, or debug registers are in use: T0 only
 inline constexpr u32 protected_ = 512;
 inline constexpr u32 vm86 = 1024;
 inline constexpr u32 paging = 2048;
+inline constexpr u32 flat_gs = 4096; // as flat_fs
 } // namespace mode
 
 Outcome write_cr(Context &context, unsigned number, u64 value, Fault &fault) noexcept;

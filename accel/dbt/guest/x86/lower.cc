@@ -1,0 +1,414 @@
+#include "accel/dbt/guest/x86/lower.h"
+
+#include "accel/dbt/guest/x86/decode.h"
+#include "accel/dbt/guest/x86/exec.h"
+#include "accel/dbt/guest/x86/system.h"
+
+namespace rhea::dbt::x86 {
+namespace {
+
+using ir::Kind;
+using ir::SourceKind;
+
+enum class Result : u8 {
+    next,      // translated, the block goes on
+    end,       // translated, the block ends here
+    interpret, // T0 must run it
+};
+
+class Lowering {
+public:
+    Lowering(u32 mode, const Cpu &cpu, LoweredBlock &out)
+        : mode_(mode), cpu_(cpu), out_(out), ir_(out.ir) {}
+
+    Result lower(Insn &insn, u16 offset);
+    void interpret(u16 offset) { ir_.append({.kind = Kind::interpret, .offset = offset}); }
+    void jump(u16 from, i64 to) {
+        ir_.append({.kind = Kind::jump, .offset = from, .immediate = to});
+    }
+
+private:
+    bool code64() const { return (mode_ & mode::code_mask) == mode::code64; }
+    u8 word() const { return code64() ? 8 : 4; }
+
+    ir::Op &append(const ir::Op &prototype) {
+        ir::Op &o = ir_.append(prototype);
+        o.offset = offset_;
+        o.instruction = u16(out_.insn_count);
+        return o;
+    }
+    const Operand *memory_operand(const Insn &insn) const {
+        for (unsigned i = 0; i < insn.operand_count; ++i)
+            if (insn.operand[i].kind == OperandKind::memory)
+                return &insn.operand[i];
+        return nullptr;
+    }
+    // False: the segment is one that this mode does not promise to be flat.
+    bool address_of(const Insn &insn, ir::Address &a) const {
+        a = {};
+        a.offset_size = insn.address_size;
+        a.linear_size = word();
+        a.scale = insn.scale;
+        a.index = insn.index == no_register ? ir::no_value : insn.index;
+        a.displacement = insn.displacement;
+        if (insn.base == rip_register) {
+            a.base = ir::page_relative;
+            a.displacement += offset_ + insn.length;
+        } else {
+            a.base = insn.base == no_register ? ir::no_value : insn.base;
+        }
+        if (insn.address_size == 2)
+            return false;
+        if (insn.segment == fs || insn.segment == gs) {
+            if (!(mode_ & (insn.segment == fs ? mode::flat_fs : mode::flat_gs)))
+                return false;
+            a.segment = insn.segment;
+        }
+        return true;
+    }
+    ir::Address stack(i64 displacement) const {
+        return {.base = rsp,
+                .offset_size = word(),
+                .linear_size = word(),
+                .displacement = displacement};
+    }
+
+    Result native(const Insn &insn, Kind kind = Kind::native);
+    Result push(const Insn &insn);
+    Result pop(const Insn &insn);
+    Result call(const Insn &insn);
+    Result call_indirect(const Insn &insn, bool is_call);
+    Result ret(const Insn &insn);
+    void push_value(SourceKind kind, u8 reg, i64 immediate);
+    bool load_target(const Insn &insn);
+    i64 branch_target(const Insn &insn) const {
+        return i64(offset_) + insn.length + i64(insn.immediate);
+    }
+
+    const u32 mode_;
+    const Cpu &cpu_;
+    LoweredBlock &out_;
+    ir::Block &ir_;
+    u16 offset_ = 0;
+};
+
+Result Lowering::native(const Insn &insn, Kind kind) {
+    ir::Op o{.kind = kind,
+             .size = insn.operand_size,
+             .flags_read = insn.flags_read,
+             .flags_written = insn.flags_written};
+    if (const Operand *m = memory_operand(insn); m && m->access) {
+        if (m->size == 0 || m->size > 16 || !address_of(insn, o.address))
+            return Result::interpret;
+        o.size = m->size;
+        o.access = m->access;
+        o.aligned = m->aligned && m->size > 1;
+    }
+    append(o);
+    return Result::next;
+}
+
+void Lowering::push_value(SourceKind kind, u8 reg, i64 immediate) {
+    append({.kind = Kind::store,
+            .size = word(),
+            .source = reg,
+            .source_kind = kind,
+            .address = stack(-i64(word())),
+            .immediate = immediate});
+    append({.kind = Kind::add,
+            .size = word(),
+            .destination = rsp,
+            .source = rsp,
+            .immediate = -i64(word())});
+}
+
+Result Lowering::push(const Insn &insn) {
+    if (insn.operand_size != word())
+        return Result::interpret;
+    const Operand &o = insn.operand[0];
+    if (o.kind == OperandKind::gpr) {
+        push_value(SourceKind::reg, o.index, 0);
+    } else if (o.kind == OperandKind::immediate) {
+        push_value(SourceKind::immediate, ir::no_value, i64(insn.immediate));
+    } else {
+        ir::Address a;
+        if (!address_of(insn, a))
+            return Result::interpret;
+        append({.kind = Kind::load, .size = word(), .destination = ir::kept, .address = a});
+        push_value(SourceKind::reg, ir::kept, 0);
+    }
+    return Result::next;
+}
+
+Result Lowering::pop(const Insn &insn) {
+    const Operand &o = insn.operand[0];
+    if (insn.operand_size != word() || o.kind != OperandKind::gpr)
+        return Result::interpret; // POP to memory is rare
+    append({.kind = Kind::load, .size = word(), .destination = ir::temp, .address = stack(0)});
+    append({.kind = Kind::add,
+            .size = word(),
+            .destination = rsp,
+            .source = rsp,
+            .immediate = word()});
+    append({.kind = Kind::set,
+            .size = word(),
+            .destination = o.index,
+            .source = ir::temp,
+            .source_kind = SourceKind::reg});
+    return Result::next;
+}
+
+Result Lowering::call(const Insn &insn) {
+    if (insn.operand_size != word())
+        return Result::interpret;
+    push_value(SourceKind::page_offset, ir::no_value, i64(offset_) + insn.length);
+    jump(offset_, branch_target(insn));
+    return Result::end;
+}
+
+// The target of an indirect jump or call into `kept`.
+bool Lowering::load_target(const Insn &insn) {
+    if (insn.operand_size != word())
+        return false;
+    const Operand &o = insn.operand[0];
+    if (o.kind == OperandKind::gpr) {
+        append({.kind = Kind::set,
+                .size = word(),
+                .destination = ir::kept,
+                .source = o.index,
+                .source_kind = SourceKind::reg});
+        return true;
+    }
+    ir::Address a;
+    if (!address_of(insn, a))
+        return false;
+    append({.kind = Kind::load, .size = word(), .destination = ir::kept, .address = a});
+    return true;
+}
+
+Result Lowering::call_indirect(const Insn &insn, bool is_call) {
+    if (!load_target(insn))
+        return Result::interpret;
+    if (is_call)
+        push_value(SourceKind::page_offset, ir::no_value, i64(offset_) + insn.length);
+    append({.kind = Kind::jump_indirect, .size = word(), .source = ir::kept});
+    return Result::end;
+}
+
+Result Lowering::ret(const Insn &insn) {
+    if (insn.operand_size != word())
+        return Result::interpret;
+    const i64 drop = insn.operand_count ? i64(insn.immediate) : 0;
+    append({.kind = Kind::load, .size = word(), .destination = ir::temp, .address = stack(0)});
+    append({.kind = Kind::add,
+            .size = word(),
+            .destination = rsp,
+            .source = rsp,
+            .immediate = word() + drop});
+    append({.kind = Kind::jump_indirect, .size = word(), .source = ir::temp});
+    return Result::end;
+}
+
+Result Lowering::lower(Insn &insn, u16 offset) {
+    offset_ = offset;
+    if (insn.cpuid_feature != u16(Feature::none) && !cpu_has(cpu_, insn.cpuid_feature) &&
+        !without_feature(insn))
+        return Result::interpret;
+    switch (insn.op) {
+    case Op::cmpxchg8b:
+        if (!memory_operand(insn))
+            return Result::interpret;
+        return native(insn);
+    case Op::bt:
+    case Op::bts:
+    case Op::btr:
+    case Op::btc:
+        // A register bit offset reaches beyond the addressed operand.
+        if (memory_operand(insn) && insn.operand[1].kind == OperandKind::gpr)
+            return Result::interpret;
+        return native(insn);
+    case Op::add:
+    case Op::or_:
+    case Op::adc:
+    case Op::sbb:
+    case Op::and_:
+    case Op::sub:
+    case Op::xor_:
+    case Op::cmp:
+    case Op::test:
+    case Op::inc:
+    case Op::dec:
+    case Op::neg:
+    case Op::not_:
+    case Op::mul:
+    case Op::imul1:
+    case Op::imul:
+    case Op::rol:
+    case Op::ror:
+    case Op::rcl:
+    case Op::rcr:
+    case Op::shl:
+    case Op::shr:
+    case Op::sar:
+    case Op::shld:
+    case Op::shrd:
+    case Op::bsf:
+    case Op::bsr:
+    case Op::popcnt:
+    case Op::lzcnt:
+    case Op::tzcnt:
+    case Op::bswap:
+    case Op::cmpxchg:
+    case Op::xadd:
+    case Op::mov:
+    case Op::movzx:
+    case Op::movsx:
+    case Op::xchg:
+    case Op::cbw:
+    case Op::cwd:
+    case Op::setcc:
+    case Op::cmovcc:
+    case Op::movnti:
+    case Op::lahf:
+    case Op::sahf:
+    case Op::clc:
+    case Op::stc:
+    case Op::cmc: return native(insn);
+    case Op::sse: return mode_ & mode::sse ? native(insn) : Result::interpret;
+    case Op::div:
+    case Op::idiv:
+        return insn.operand_size >= 4 && !insn.operand[0].high && insn.operand[0].size >= 4
+                   ? native(insn, Kind::divide)
+                   : Result::interpret;
+    case Op::lea: {
+        ir::Op o{.kind = Kind::set_address,
+                 .size = insn.operand_size,
+                 .destination = insn.operand[0].index};
+        if (insn.operand_size == 2 || !address_of(insn, o.address))
+            return Result::interpret;
+        o.address.segment = ir::no_value;
+        append(o);
+        return Result::next;
+    }
+    case Op::push: return push(insn);
+    case Op::pop: return pop(insn);
+    case Op::leave:
+        if (insn.operand_size != word())
+            return Result::interpret;
+        append({.kind = Kind::load,
+                .size = word(),
+                .destination = ir::temp,
+                .address = {.base = rbp, .offset_size = word(), .linear_size = word()}});
+        append({.kind = Kind::add,
+                .size = word(),
+                .destination = rsp,
+                .source = rbp,
+                .immediate = word()});
+        append({.kind = Kind::set,
+                .size = word(),
+                .destination = rbp,
+                .source = ir::temp,
+                .source_kind = SourceKind::reg});
+        return Result::next;
+    case Op::call: return call(insn);
+    case Op::call_indirect: return call_indirect(insn, true);
+    case Op::jmp_indirect: return call_indirect(insn, false);
+    case Op::ret: return ret(insn);
+    case Op::jmp:
+        if (insn.operand_size != word())
+            return Result::interpret;
+        jump(offset_, branch_target(insn));
+        return Result::end;
+    case Op::jcc:
+        if (insn.operand_size != word())
+            return Result::interpret;
+        append({.kind = Kind::branch,
+                .condition = insn.condition,
+                .flags_read = insn.flags_read,
+                .immediate = branch_target(insn)});
+        return Result::next;
+    case Op::jcxz:
+        if (insn.operand_size != word() || insn.address_size == 2)
+            return Result::interpret;
+        append({.kind = Kind::branch_count_zero,
+                .size = insn.address_size,
+                .immediate = branch_target(insn)});
+        return Result::next;
+    case Op::pushf:
+        if (insn.operand_size != word() || mode_ & mode::vm86)
+            return Result::interpret;
+        append({.kind = Kind::read_flags, .destination = ir::kept, .flags_read = flag::arithmetic});
+        push_value(SourceKind::reg, ir::kept, 0);
+        return Result::next;
+    case Op::cli:
+        if (mode_ & mode::user || !(mode_ & mode::protected_))
+            return Result::interpret;
+        append({.kind = Kind::clear_interrupt_flag});
+        return Result::next;
+    case Op::sti:
+        if (mode_ & mode::user || !(mode_ & mode::protected_))
+            return Result::interpret;
+        append({.kind = Kind::set_interrupt_flag});
+        return Result::next;
+    case Op::nop:
+    case Op::endbr:
+    case Op::prefetch:
+    case Op::pause:
+    case Op::lfence:
+    case Op::mfence:
+    case Op::sfence: // one vCPU thread, and x86 hosts order stores as guests do
+        return Result::next;
+    default: return Result::interpret;
+    }
+}
+
+} // namespace
+
+void lower_block(std::span<const u8> page, u16 offset, u32 mode, const Cpu &cpu,
+                 LoweredBlock &out) noexcept {
+    Lowering lowering(mode, cpu, out);
+    const CodeSize size =
+        (mode & mode::code_mask) == mode::code64 ? CodeSize::bits64 : CodeSize::bits32;
+    out.ir.count = 0;
+    out.insn_count = 0;
+    out.ir.start = offset;
+    u32 at = offset;
+    bool in_shadow = false; // the instruction before was STI
+    for (;;) {
+        const bool full = out.insn_count == ir::max_instructions || at >= page.size();
+        Result result = Result::interpret;
+        const unsigned mark = out.ir.count;
+        if (!full) {
+            Insn &insn = out.insn[out.insn_count];
+            if (decode(page.subspan(at), size, insn) == DecodeStatus::ok)
+                result = lowering.lower(insn, u16(at));
+        }
+        if (result == Result::interpret) {
+            out.ir.count = mark; // forget what was lowered of it before we knew
+            if (in_shadow) {     // T0 runs the STI as well, because it knows the shadow
+                out.ir.count = mark - 1;
+                --out.insn_count;
+                at -= 1; // STI is one byte
+                lowering.interpret(u16(at));
+            } else if (full) {
+                lowering.jump(u16(at - 1), at);
+            } else {
+                lowering.interpret(u16(at));
+            }
+            break;
+        }
+        const Insn &insn = out.insn[out.insn_count];
+        at += insn.length;
+        ++out.insn_count;
+        if (result == Result::end)
+            break;
+        if (in_shadow) { // interrupts are looked at when a block is entered, so this one ends here
+            lowering.jump(u16(at - 1), at);
+            break;
+        }
+        in_shadow = insn.op == Op::sti;
+    }
+    out.ir.end = u16(at);
+}
+
+} // namespace rhea::dbt::x86
