@@ -1,10 +1,12 @@
 #pragma once
-// What an engine is: something that runs vCPUs against a machine's address spaces. The translator (accel/dbt), the scripted
-// player (accel/fake), and later KVM and Xen implement it; the machine and the devices know only this file and vcpu.h.
+// What an engine is: something that runs vCPUs against a machine's address spaces. The translator
+// (accel/dbt), the scripted player (accel/fake), and later KVM and Xen implement it; the machine
+// and the devices know only this file and vcpu.h.
 //
-// An access that is not plain RAM becomes a Request (dm/mem/request.h) which the engine offers to VcpuClient::serve_local
-// and then serves by its vCPU's own Accessor (dm/mem/dispatcher.h), on the vCPU's thread. An engine is made for one
-// AddressMap, which outlives it, and follows its changes as a MapListener and one ViewReader a vCPU.
+// An access that is not plain RAM becomes a Request (dm/mem/request.h) which the engine offers to
+// VcpuClient::serve_local and then serves by its vCPU's own Accessor (dm/mem/dispatcher.h), on the
+// vCPU's thread. An engine is made for one AddressMap, which outlives it, and follows its changes
+// as a MapListener and one ViewReader a vCPU.
 
 #include "accel/vcpu.h"
 
@@ -19,7 +21,8 @@ struct VcpuConfig {
     std::string model = "qemu64"; // a CPU model's name and ±features, as on the command line
 };
 
-// An eventfd that a guest's store to `address` signals, where the engine can do so without leaving guest code.
+// An eventfd that a guest's store to `address` signals, where the engine can do so without leaving
+// guest code.
 struct Doorbell {
     bool port = false;
     u64 address = 0;
