@@ -257,6 +257,7 @@ void AddressMap::remove_listener(MapListener &listener) noexcept {
 }
 
 void AddressMap::wait_seen(u64 generation) noexcept {
+    VERIFY(!Owner::any_held());
     // The reader stores seen_ and then looks at waiting_; we store waiting_ and then look at seen_:
     // one of the two sees the other.
     waiting_.fetch_add(1, std::memory_order_seq_cst);
@@ -279,6 +280,7 @@ void AddressMap::reader_changed() noexcept {
 }
 
 void AddressMap::drain(const Owner &device) noexcept {
+    VERIFY(!Owner::any_held());
     // Rare (unplug), and device calls are short: look again instead of making every access pay for
     // a wake-up.
     for (;;) {

@@ -65,8 +65,8 @@ unsigned piece_of(const Range &range, u64 address, unsigned size) noexcept {
 
 } // namespace
 
-Accessor::Accessor(AddressMap &map, ViewReader *reader, Nesting nesting)
-    : map_(map), reader_(reader), nesting_(nesting), view_(map.view()) {
+Accessor::Accessor(AddressMap &map, ViewReader *reader)
+    : map_(map), reader_(reader), view_(map.view()) {
     std::lock_guard guard(map_.readers_mutex_);
     map_.accessors_.push_back(this);
 }
@@ -107,7 +107,7 @@ const Range *Accessor::enter(Space space, u64 address) noexcept {
 void Accessor::leave() noexcept {
     inside_.store(nullptr, std::memory_order_release);
     const u64 now = map_.generation();
-    if (now == view_->generation || nesting_ == Nesting::nested) [[likely]]
+    if (now == view_->generation || Owner::any_held()) [[likely]]
         return;
     if (reader_)
         reader_->idle();

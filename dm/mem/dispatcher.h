@@ -19,18 +19,13 @@ namespace rhea {
 
 class Accessor {
 public:
-    enum class Nesting : u8 {
-        top,    // called with no device lock held: a vCPU, an ioreq thread, a test
-        nested, // called by a device with its lock held: a bridge that forwards to what is behind
-                // it
-    };
-
-    // `reader`: the vCPU's own ViewReader, if it has one. When a device has changed the map, a top
-    // accessor waits on the way out until all other readers have seen the change, with its own
-    // reader idle, and then active again: so after each access the engine compares the map's
-    // generation with that of what it has cached.
-    explicit Accessor(AddressMap &map, ViewReader *reader = nullptr,
-                      Nesting nesting = Nesting::top);
+    // `reader`: the vCPU's own ViewReader, if it has one. When a device has changed the map, the
+    // outermost access waits on its way out, with no device lock held, until all other readers have
+    // seen the change; its own reader is idle meanwhile, and then active again. So after each
+    // access the engine compares the map's generation with that of what it has cached.
+    //
+    // A bridge forwards through an Accessor of its own, used under its lock.
+    explicit Accessor(AddressMap &map, ViewReader *reader = nullptr);
     ~Accessor();
     Accessor(const Accessor &) = delete;
     Accessor &operator=(const Accessor &) = delete;
@@ -58,7 +53,6 @@ private:
 
     AddressMap &map_;
     ViewReader *reader_;
-    Nesting nesting_;
     ViewPtr view_;
     std::array<const Range *, space_count> last_{};
     std::atomic<const Owner *> inside_{nullptr}; // a hazard pointer: drain() waits for it

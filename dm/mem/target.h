@@ -18,8 +18,16 @@ public:
 
     // The device's own lock (BasicLockable). Only the dispatcher, timers, enter() and the machine's
     // own life-cycle calls take it.
-    void lock() noexcept { mutex_.lock(); }
-    void unlock() noexcept { mutex_.unlock(); }
+    void lock() noexcept {
+        mutex_.lock();
+        ++locks_held_;
+    }
+    void unlock() noexcept {
+        --locks_held_;
+        mutex_.unlock();
+    }
+    // Does this thread hold any device's lock? Then it must not wait for other threads.
+    static bool any_held() noexcept { return locks_held_ != 0; }
 
     // Recomputes outputs (interrupt levels, armed timers) from the state; called with the lock held
     // after every access, timer, back-end completion, reset and load.
@@ -36,6 +44,7 @@ protected:
     ~Owner() = default;
 
 private:
+    static inline thread_local constinit unsigned locks_held_ = 0;
     std::mutex mutex_;
 };
 

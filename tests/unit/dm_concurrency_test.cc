@@ -146,6 +146,50 @@ TEST(Concurrency, cpus_that_all_change_the_map_wait_for_each_other_without_deadl
     bar.mapping.unmap();
 }
 
+// A bridge, with its lock held, forwards to a function that changes the map: it must not wait for
+// CPUs that wait for it.
+TEST(Concurrency, a_change_behind_a_bridge_is_waited_for_outside_its_lock) {
+    struct Bridge final : Owner, Target {
+        explicit Bridge(AddressMap &map)
+            : Target(*static_cast<Owner *>(this), "bridge"), behind(map) {}
+        u64 read(u64, unsigned n) noexcept override { return behind.read(Space::pci_config, 0, n); }
+        void write(u64, unsigned n, u64 v) noexcept override {
+            behind.write(Space::pci_config, 0, n, v);
+        }
+        Accessor behind;
+    };
+    AddressMap map;
+    {
+        Counter inner;
+        Bar bar(map, inner);
+        Bridge bridge(map);
+        const Mapping function = map.map(Space::pci_config, 0, 4, bar);
+        const Mapping config = map.map(port, 0xcfc, 4, bridge);
+        std::vector<std::thread> cpus;
+        std::barrier start(3);
+        for (u64 i = 0; i < 3; ++i)
+            cpus.emplace_back([&, i] {
+                Engine engine(map);
+                engine.check();
+                start.arrive_and_wait();
+                for (u64 k = 0; k < 500; ++k) {
+                    engine.cpu.write(port, 0xcfc, 4, i + k);
+                    engine.check();
+                    EXPECT_FALSE(Owner::any_held());
+                }
+                engine.reader.idle();
+            });
+        for (auto &t : cpus)
+            t.join();
+    }
+}
+
+TEST(ConcurrencyDeathTest, waiting_with_a_device_lock_held_is_a_bug_of_ours) {
+    AddressMap map;
+    Counter device;
+    EXPECT_DEATH(device.enter([&] { map.wait_seen(map.generation()); }), "any_held");
+}
+
 TEST(Concurrency, a_change_by_one_cpu_waits_for_a_running_one_and_ends) {
     AddressMap map;
     Counter inner;

@@ -47,7 +47,7 @@ TEST(Result, an_error_reads_as_a_sentence) {
     EXPECT_EQ(to_string(r.error()), "open disk.img: No such file or directory");
 }
 
-TEST(Result, verify_ends_the_program_and_says_where) {
+TEST(ResultDeathTest, verify_ends_the_program_and_says_where) {
     EXPECT_DEATH(VERIFY(1 + 1 == 3), "internal error at .*dm_core_test.cc:[0-9]+: 1 \\+ 1 == 3");
 }
 
