@@ -51,8 +51,9 @@ enum class Kind : u8 {
     branch_count_zero, // JCXZ by `size`: if the count register (by address size) is zero
     jump_indirect,     // to the linear address in `source`
     read_flags,        // destination = RFLAGS as PUSHF stores it
-    clear_interrupt_flag,
-    set_interrupt_flag, // with the shadow of one instruction, which the block still holds
+    clear_flags,        // RFLAGS &= ~immediate: of the flags that EFLAGS does not hold meanwhile
+    set_flags,          // RFLAGS |= immediate; IF with a shadow, which the block still holds
+    read_time,          // RDTSC
     interpret,          // leaves: T0 runs the instruction at `offset`
     nothing,
 };

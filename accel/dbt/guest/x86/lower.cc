@@ -343,12 +343,23 @@ Result Lowering::lower(Insn &insn, u16 offset) {
     case Op::cli:
         if (mode_ & mode::user || !(mode_ & mode::protected_))
             return Result::interpret;
-        append({.kind = Kind::clear_interrupt_flag});
+        append({.kind = Kind::clear_flags, .immediate = flag::if_});
         return Result::next;
     case Op::sti:
         if (mode_ & mode::user || !(mode_ & mode::protected_))
             return Result::interpret;
-        append({.kind = Kind::set_interrupt_flag});
+        append({.kind = Kind::set_flags, .immediate = flag::if_});
+        return Result::next;
+    case Op::cld:
+        append({.kind = Kind::clear_flags, .immediate = flag::df});
+        return Result::next;
+    case Op::std_:
+        append({.kind = Kind::set_flags, .immediate = flag::df});
+        return Result::next;
+    case Op::rdtsc:
+        if (mode_ & mode::no_tsc)
+            return Result::interpret;
+        append({.kind = Kind::read_time});
         return Result::next;
     case Op::nop:
     case Op::endbr:

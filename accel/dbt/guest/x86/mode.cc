@@ -45,7 +45,7 @@ void update_mode(Cpu &cpu) noexcept {
     cpu.cpl = !protected_mode(cpu) ? 0 : v8086(cpu) ? 3 : cpu.seg[ss].dpl();
     u32 bits = segment_bits(cpu);
     if (cpu.cpl == 3)
-        bits |= mode::user;
+        bits |= mode::user | (cpu.cr4 & cr4::tsd ? mode::no_tsc : 0);
     if (!(cpu.cr0 & (cr0::em | cr0::ts))) {
         bits |= mode::x87;
         if (cpu.cr4 & cr4::osfxsr)

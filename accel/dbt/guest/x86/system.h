@@ -26,6 +26,7 @@ inline constexpr u32 protected_ = 512;
 inline constexpr u32 vm86 = 1024;
 inline constexpr u32 paging = 2048;
 inline constexpr u32 flat_gs = 4096; // as flat_fs
+inline constexpr u32 no_tsc = 8192;  // CPL 3 with CR4.TSD: RDTSC faults
 } // namespace mode
 
 Outcome write_cr(Context &context, unsigned number, u64 value, Fault &fault) noexcept;

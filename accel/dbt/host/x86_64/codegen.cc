@@ -377,15 +377,30 @@ void Generator::emit(const ir::Op &op) {
         e_.alu(1, r13, r15);
         e_.store(gs_at(offset_scratch + 8), r13);
         break;
-    case Kind::clear_interrupt_flag:
+    case Kind::clear_flags:
         flags_.before_clobber();
-        e_.alu_imm(4, gs_at(offset_rflags), i32(~x86::flag::if_), 4);
+        e_.alu_imm(4, gs_at(offset_rflags), i32(~op.immediate), 4);
         break;
-    case Kind::set_interrupt_flag:
+    case Kind::set_flags:
         flags_.before_clobber();
-        e_.alu_imm(1, gs_at(offset_rflags), x86::flag::if_, 4);
-        e_.load32(r13, gs_at(offset_deferred));
-        e_.op({.byte = 0x09}, r13, gs_at(offset_local_requests)); // or
+        e_.alu_imm(1, gs_at(offset_rflags), i32(op.immediate), 4);
+        if (op.immediate & x86::flag::if_) {
+            e_.load32(r13, gs_at(offset_deferred));
+            e_.op({.byte = 0x09}, r13, gs_at(offset_local_requests)); // or
+        }
+        break;
+    case Kind::read_time:
+        flags_.before_clobber();
+        e_.byte(0x0f); // rdtsc
+        e_.byte(0x31);
+        e_.op({.byte = 0xc1, .wide = true}, 4, rdx); // shl rdx, 32
+        e_.byte(32);
+        e_.alu(1, rax, rdx);
+        e_.alu(0, rax, gs_at(offset_tsc_offset));
+        e_.mov(rdx, rax);
+        e_.shift_right_imm(rdx, 32);
+        e_.mov32(rax, rax);
+        flags_.registers_written(1u << x86::rax | 1u << x86::rdx);
         break;
     case Kind::interpret:
         flags_.save();
