@@ -69,6 +69,18 @@ Outcome locate(const Cpu &cpu, CodeSize size, Place &place, Fault &fault) noexce
     return Outcome::ok;
 }
 
+// translate_fetch(), but for what only its slow path has to find out.
+Outcome fetch_page(Context &context, u64 linear, Translation &page, Fault &fault) noexcept {
+    const Cpu &cpu = context.cpu;
+    const mmu::FetchEntry &entry =
+        cpu.tlb.fetch[cpu.cpl == 3][unsigned(linear >> mmu::page_shift) & (mmu::fetch_size - 1)];
+    if (entry.tag != (linear & mmu::page_mask)) [[unlikely]]
+        return translate_fetch(context, linear, page, fault);
+    page.physical = entry.physical & mmu::page_mask;
+    page.host = entry.host;
+    return Outcome::ok;
+}
+
 // Instructions that cross a page, end at the limit of CS, or lie in MMIO, where each byte is an
 // access of its own.
 Outcome fetch_slowly(Context &context, CodeSize size, const Place &place, Translation page,
@@ -106,7 +118,7 @@ Outcome fetch(Context &context, Insn &storage, const Insn *&insn, Fault &fault) 
     Place place{};
     Translation page{};
     RHEA_T0_TRY(locate(context.cpu, size, place, fault));
-    RHEA_T0_TRY(translate_fetch(context, place.linear, page, fault));
+    RHEA_T0_TRY(fetch_page(context, place.linear, page, fault));
     const u64 offset = place.linear & ~mmu::page_mask;
     if (page.host == nullptr || offset > mmu::page_size - 16 || place.room < longest) [[unlikely]]
         return fetch_slowly(context, size, place, page, storage, fault);
