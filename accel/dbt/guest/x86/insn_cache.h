@@ -41,7 +41,7 @@ public:
     }
 
 private:
-    struct Entry {
+    struct alignas(64) Entry {
         u64 key; // 0: empty
         u64 low, high, low_mask, high_mask;
         Insn insn;
