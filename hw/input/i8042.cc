@@ -71,7 +71,7 @@ u8 I8042::translate(u8 byte, bool &hold) noexcept {
 // The next byte into the output buffer: the controller's answers come first.
 void I8042::refill() noexcept {
     if (!s.full && !s.responses.empty())
-        put(s.responses.pop(), s.response_is_mouse);
+        put(s.responses.pop(), false);
     while (!s.full && !(s.command_byte & CCB_KEYBOARD_OFF) && !s.keyboard.queue.empty()) {
         bool hold = false;
         const u8 byte = translate(keyboard_.take(), hold);
@@ -131,7 +131,10 @@ void I8042::argument(u8 of, u8 byte) noexcept {
         s.command_byte &= static_cast<u8>(~CCB_MOUSE_OFF);
         mouse_.write(byte);
         break;
-    default: s.ram[(of & 0x1fu) - 1] = byte; break; // 61h to 7Fh
+    default:
+        if (of > WRITE_CCB && of < 0x80)
+            s.ram[(of & 0x1fu) - 1] = byte;
+        break;
     }
 }
 
@@ -153,10 +156,7 @@ void I8042::write_command(u64, unsigned, u64 value) noexcept {
 }
 
 void I8042::command(u8 byte) noexcept {
-    const auto answer = [this](u8 b) {
-        s.response_is_mouse = false;
-        s.responses.push(b);
-    };
+    const auto answer = [this](u8 b) { s.responses.push(b); };
     switch (byte) {
     case READ_CCB: answer(s.command_byte); break;
     case WRITE_CCB:

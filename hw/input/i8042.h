@@ -26,7 +26,6 @@ struct I8042State {
     u8 data = 0;
     bool full = false, from_mouse = false; // the output buffer
     bool last_was_command = false, break_prefix = false, self_tested = false;
-    bool response_is_mouse = false; // D3h: the answer goes out as the mouse's
     std::array<u8, 31> ram{};       // 21h to 3Fh
     static constexpr auto fields() {
         using S = I8042State;
@@ -34,8 +33,7 @@ struct I8042State {
                            Field<&S::command_byte>{}, Field<&S::pending_command>{},
                            Field<&S::output_port>{}, Field<&S::data>{}, Field<&S::full>{},
                            Field<&S::from_mouse>{}, Field<&S::last_was_command>{},
-                           Field<&S::break_prefix>{}, Field<&S::self_tested>{},
-                           Field<&S::response_is_mouse>{}, Field<&S::ram>{});
+                           Field<&S::break_prefix>{}, Field<&S::self_tested>{}, Field<&S::ram>{});
     }
 };
 
