@@ -22,8 +22,16 @@ constexpr u64 pm_size = 0x40, smbus_size = 0x10, rest_base = 0x10;
 constexpr i64 timer_half = 0x80'0000; // TMROF_STS: bit 23 changes
 
 // SMBus host (7.3).
-enum : u64 { SMBHSTSTS, SMBSLVSTS, SMBHSTCNT, SMBHSTCMD, SMBHSTADD, SMBHSTDAT0, SMBHSTDAT1,
-             SMBBLKDAT };
+enum : u64 {
+    SMBHSTSTS,
+    SMBSLVSTS,
+    SMBHSTCNT,
+    SMBHSTCMD,
+    SMBHSTADD,
+    SMBHSTDAT0,
+    SMBHSTDAT1,
+    SMBBLKDAT
+};
 constexpr u8 HSTSTS_DEV_ERR = 0x04, HSTSTS_CLEARABLE = 0x1e, HSTCNT_START = 0x40;
 
 constexpr PciIdentity identity{.vendor = 0x8086,
@@ -98,9 +106,9 @@ void Piix4Pm::settle() noexcept {
     const bool asks = (s.pm_control & CNT_SCI_EN) && (fixed || general);
     sci_.set(asks);
     const bool wants_overflow = (s.pm_enable & PM_TMROF) && !(s.pm_status & PM_TMROF);
-    timer_.arm(wants_overflow ? timer_frequency.ns(
-                                    static_cast<u64>((now / timer_half + 1) * timer_half))
-                              : never);
+    timer_.arm(wants_overflow
+                   ? timer_frequency.ns(static_cast<u64>((now / timer_half + 1) * timer_half))
+                   : never);
 }
 
 void Piix4Pm::press_power_button() noexcept {
@@ -161,7 +169,8 @@ void Piix4Pm::write_pm(u64 at, unsigned size, u64 value) noexcept {
         case GPEN: s.gpe_enable = merge(s.gpe_enable); break;
         default:
             for (unsigned i = 0; i < n; ++i)
-                if (const u64 index = here + i - rest_base; here + i >= rest_base && index < s.rest.size())
+                if (const u64 index = here + i - rest_base;
+                    here + i >= rest_base && index < s.rest.size())
                     s.rest[index] = static_cast<u8>(value >> 8 * (done + i));
             break;
         }
@@ -169,7 +178,9 @@ void Piix4Pm::write_pm(u64 at, unsigned size, u64 value) noexcept {
     }
 }
 
-u64 Piix4Pm::read_apm(u64 at, unsigned) noexcept { return at ? s.apm_status : s.apm_command; }
+u64 Piix4Pm::read_apm(u64 at, unsigned) noexcept {
+    return at ? s.apm_status : s.apm_command;
+}
 
 void Piix4Pm::write_apm(u64 at, unsigned, u64 value) noexcept {
     if (at) {

@@ -52,7 +52,7 @@ public:
     static constexpr u16 smi_command_port = 0xb2;
     static constexpr u8 enable_value = 0xf1, disable_value = 0xf0;
     static constexpr u16 pm1_event = 0x00, pm1_control = 0x04, pm_timer = 0x08, gpe0 = 0x0c;
-    static constexpr u8 gpe0_length = 4; // status and enable, 2 bytes each
+    static constexpr u8 gpe0_length = 4;    // status and enable, 2 bytes each
     static constexpr u8 sleep_type_off = 0; // SLP_TYP of \_S5
     static constexpr u8 sci = 9;            // ISA interrupt
     static constexpr Frequency timer_frequency{3'579'545};
@@ -73,9 +73,7 @@ public:
 
 private:
     void on_reset() noexcept override;
-    i64 ticks() const noexcept {
-        return static_cast<i64>(timer_frequency.ticks(clock_.now()));
-    }
+    i64 ticks() const noexcept { return static_cast<i64>(timer_frequency.ticks(clock_.now())); }
     void expired() noexcept {} // settle() does it all
     void write_control(u16 value) noexcept;
     u8 read_pm_byte(u64 at) noexcept;

@@ -41,12 +41,14 @@ Uart16550::Uart16550(std::string name, const Config &config, Clock &clock, IrqLi
                      chardev::CharBackend &backend)
     : StateDevice(std::move(name)), clock_(clock), irq_(irq), backend_(backend),
       timeout_(clock, *this, Callback::to<&Uart16550::timed_out>(this)),
-      registers_(*this, s, "uart-16550"),
-      windows_{Window{"registers", Space::port, config.port, 8, &registers_}} {
+      registers_(*this, s, "uart-16550"), windows_{Window{"registers", Space::port, config.port, 8,
+                                                          &registers_}} {
     backend_.attach(*this);
 }
 
-Uart16550::~Uart16550() { backend_.detach(); }
+Uart16550::~Uart16550() {
+    backend_.detach();
+}
 
 unsigned Uart16550::trigger() const noexcept {
     constexpr std::array<u8, 4> levels{1, 4, 8, 14};

@@ -43,9 +43,9 @@ struct ByteFifo {
 struct Uart16550State {
     u8 ier = 0, lcr = 0, mcr = 0, scr = 0, fcr = 0;
     u8 dll = 0x0c, dlm = 0;
-    u8 lsr_errors = 0;   // OE, PE, FE, BI
-    u8 msr_deltas = 0;   // bits 3..0
-    u8 modem = 0xb0;     // the modem inputs as MSR shows them
+    u8 lsr_errors = 0; // OE, PE, FE, BI
+    u8 msr_deltas = 0; // bits 3..0
+    u8 modem = 0xb0;   // the modem inputs as MSR shows them
     bool thre_pending = false, timeout_pending = false;
     ByteFifo rx{}, tx{};
     i64 touched = 0; // when the receiver's FIFO was last filled or read

@@ -33,16 +33,19 @@ static_assert(sizeof(DirectoryEntry) == 64);
 
 FwCfg::FwCfg(std::string name, AddressMap &map)
     : StateDevice(std::move(name)), dma_(map), ports_(*this, "fw_cfg", {.max_size = 2}),
-      dma_ports_(*this, "fw_cfg dma", {.max_size = 8}),
-      windows_{Window{"ports", Space::port, 0x510, 2, &ports_},
-               Window{"dma", Space::port, 0x514, 8, &dma_ports_}} {
+      dma_ports_(*this, "fw_cfg dma", {.max_size = 8}), windows_{Window{"ports", Space::port, 0x510,
+                                                                        2, &ports_},
+                                                                 Window{"dma", Space::port, 0x514,
+                                                                        8, &dma_ports_}} {
     const std::string_view magic = "QEMU";
     add_item(signature, {magic.begin(), magic.end()});
     add_u32(id, ID_TRADITIONAL | ID_DMA);
     write_directory();
 }
 
-void FwCfg::add_item(u16 key, std::vector<u8> bytes) { items_[key] = std::move(bytes); }
+void FwCfg::add_item(u16 key, std::vector<u8> bytes) {
+    items_[key] = std::move(bytes);
+}
 
 void FwCfg::add_u16(u16 key, u16 value) {
     std::vector<u8> bytes(sizeof value);
@@ -71,8 +74,8 @@ void FwCfg::add_file(std::string name, std::vector<u8> bytes) {
     const auto found = files_.find(name);
     if (found == files_.end() && files_.size() >= 0x3fff - first_file)
         throw ConfigError("fw_cfg: too many files");
-    const u16 key = found != files_.end() ? found->second
-                                          : static_cast<u16>(first_file + files_.size());
+    const u16 key =
+        found != files_.end() ? found->second : static_cast<u16>(first_file + files_.size());
     files_[std::move(name)] = key;
     items_[key] = std::move(bytes);
     write_directory();

@@ -1,9 +1,9 @@
 // fw_cfg: how the machine tells firmware what it is and gives it files (ACPI tables, a kernel).
 //
 // Facts: the published "QEMU Firmware Configuration (fw_cfg) Device" specification, x86 ports:
-// selector 510h, data 511h, DMA address 514h (big-endian). Owned by the board. Items are added while
-// the machine is configured and do not change afterwards; what the guest selects is the device's
-// state. Items are read-only to the guest: a DMA write ends with the error bit.
+// selector 510h, data 511h, DMA address 514h (big-endian). Owned by the board. Items are added
+// while the machine is configured and do not change afterwards; what the guest selects is the
+// device's state. Items are read-only to the guest: a DMA write ends with the error bit.
 #pragma once
 #include "dm/device/device.h"
 #include "dm/mem/dma.h"
@@ -29,13 +29,34 @@ class FwCfg final : public StateDevice<FwCfgState> {
 public:
     // Numbers of the items that are no files.
     enum Key : u16 {
-        signature = 0x00, id = 0x01, uuid = 0x02, ram_size = 0x03, nographic = 0x04, nb_cpus = 0x05,
-        machine_id = 0x06, kernel_address = 0x07, kernel_size = 0x08, initrd_address = 0x0a,
-        initrd_size = 0x0b, boot_menu = 0x0e, max_cpus = 0x0f, kernel_entry = 0x10,
-        kernel_data = 0x11, initrd_data = 0x12, cmdline_address = 0x13, cmdline_size = 0x14,
-        cmdline_data = 0x15, setup_address = 0x16, setup_size = 0x17, setup_data = 0x18,
-        file_directory = 0x19, first_file = 0x20, acpi_tables = 0x8000, smbios_entries = 0x8001,
-        irq0_override = 0x8002, e820_table = 0x8003,
+        signature = 0x00,
+        id = 0x01,
+        uuid = 0x02,
+        ram_size = 0x03,
+        nographic = 0x04,
+        nb_cpus = 0x05,
+        machine_id = 0x06,
+        kernel_address = 0x07,
+        kernel_size = 0x08,
+        initrd_address = 0x0a,
+        initrd_size = 0x0b,
+        boot_menu = 0x0e,
+        max_cpus = 0x0f,
+        kernel_entry = 0x10,
+        kernel_data = 0x11,
+        initrd_data = 0x12,
+        cmdline_address = 0x13,
+        cmdline_size = 0x14,
+        cmdline_data = 0x15,
+        setup_address = 0x16,
+        setup_size = 0x17,
+        setup_data = 0x18,
+        file_directory = 0x19,
+        first_file = 0x20,
+        acpi_tables = 0x8000,
+        smbios_entries = 0x8001,
+        irq0_override = 0x8002,
+        e820_table = 0x8003,
     };
 
     FwCfg(std::string name, AddressMap &map);
@@ -54,7 +75,6 @@ public:
     const std::vector<u8> *file(std::string_view name) const noexcept;
 
 private:
-
     void write_directory();
     // `bytes`: what is at the current offset, zeros after the end; moves the offset.
     std::span<const u8> current() const noexcept;

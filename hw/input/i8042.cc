@@ -4,17 +4,30 @@ namespace rhea::hw {
 
 namespace {
 
-constexpr u8 STATUS_FULL = 0x01, STATUS_SYSTEM = 0x04, STATUS_COMMAND = 0x08, STATUS_UNLOCKED = 0x10,
-             STATUS_MOUSE = 0x20;
+constexpr u8 STATUS_FULL = 0x01, STATUS_SYSTEM = 0x04, STATUS_COMMAND = 0x08,
+             STATUS_UNLOCKED = 0x10, STATUS_MOUSE = 0x20;
 constexpr u8 CCB_KEYBOARD_IRQ = 0x01, CCB_MOUSE_IRQ = 0x02, CCB_SYSTEM = 0x04,
              CCB_KEYBOARD_OFF = 0x10, CCB_MOUSE_OFF = 0x20, CCB_TRANSLATE = 0x40;
 constexpr u8 OUT_NOT_RESET = 0x01, OUT_A20 = 0x02, OUT_KEYBOARD = 0x10, OUT_MOUSE = 0x20;
 
 enum : u8 {
-    READ_CCB = 0x20, WRITE_CCB = 0x60, MOUSE_OFF = 0xa7, MOUSE_ON = 0xa8, TEST_MOUSE = 0xa9,
-    SELF_TEST = 0xaa, TEST_KEYBOARD = 0xab, KEYBOARD_OFF = 0xad, KEYBOARD_ON = 0xae,
-    READ_INPUT = 0xc0, READ_OUTPUT = 0xd0, WRITE_OUTPUT = 0xd1, TO_KEYBOARD_BUFFER = 0xd2,
-    TO_MOUSE_BUFFER = 0xd3, TO_MOUSE = 0xd4, READ_TEST = 0xe0, PULSE_FIRST = 0xf0,
+    READ_CCB = 0x20,
+    WRITE_CCB = 0x60,
+    MOUSE_OFF = 0xa7,
+    MOUSE_ON = 0xa8,
+    TEST_MOUSE = 0xa9,
+    SELF_TEST = 0xaa,
+    TEST_KEYBOARD = 0xab,
+    KEYBOARD_OFF = 0xad,
+    KEYBOARD_ON = 0xae,
+    READ_INPUT = 0xc0,
+    READ_OUTPUT = 0xd0,
+    WRITE_OUTPUT = 0xd1,
+    TO_KEYBOARD_BUFFER = 0xd2,
+    TO_MOUSE_BUFFER = 0xd3,
+    TO_MOUSE = 0xd4,
+    READ_TEST = 0xe0,
+    PULSE_FIRST = 0xf0,
 };
 
 // The controller's table from scan code set 2 to set 1; codes from 80h on go unchanged but for two.
@@ -33,9 +46,10 @@ constexpr std::array<u8, 128> set_1{
 I8042::I8042(std::string name, IrqLine irq1, IrqLine irq12, MachineEvents &events) noexcept
     : StateDevice(std::move(name)), irq1_(irq1), irq12_(irq12), events_(events),
       keyboard_(s.keyboard), mouse_(s.mouse), data_(*this, "i8042 data", {.max_size = 1}),
-      command_(*this, "i8042 command", {.max_size = 1}),
-      windows_{Window{"data", Space::port, 0x60, 1, &data_},
-               Window{"command", Space::port, 0x64, 1, &command_}} {}
+      command_(*this, "i8042 command", {.max_size = 1}), windows_{Window{"data", Space::port, 0x60,
+                                                                         1, &data_},
+                                                                  Window{"command", Space::port,
+                                                                         0x64, 1, &command_}} {}
 
 bool I8042::key(std::span<const u8> codes) noexcept {
     bool taken = false;

@@ -19,14 +19,14 @@ namespace rhea::hw {
 struct I8042State {
     Ps2KeyboardState keyboard{};
     Ps2MouseState mouse{};
-    Ps2Queue responses{};      // the controller's own answers
-    u8 command_byte = 0x41;    // translation on, keyboard interrupt on
-    u8 pending_command = 0;    // whose data byte is expected at port 60h
-    u8 output_port = 0x03;     // not in reset, A20 on
+    Ps2Queue responses{};   // the controller's own answers
+    u8 command_byte = 0x41; // translation on, keyboard interrupt on
+    u8 pending_command = 0; // whose data byte is expected at port 60h
+    u8 output_port = 0x03;  // not in reset, A20 on
     u8 data = 0;
     bool full = false, from_mouse = false; // the output buffer
     bool last_was_command = false, break_prefix = false, self_tested = false;
-    std::array<u8, 31> ram{};       // 21h to 3Fh
+    std::array<u8, 31> ram{}; // 21h to 3Fh
     static constexpr auto fields() {
         using S = I8042State;
         return describe<S>(Field<&S::keyboard>{}, Field<&S::mouse>{}, Field<&S::responses>{},

@@ -179,8 +179,7 @@ void Ps2Mouse::write(u8 byte) noexcept {
     }
     const bool known = (byte >= mouse::SCALE_1 && byte <= mouse::WRAP_OFF) ||
                        byte == mouse::WRAP_ON || byte == mouse::REMOTE ||
-                       (byte >= mouse::IDENTIFY && byte <= mouse::DEFAULTS) ||
-                       byte == mouse::RESET;
+                       (byte >= mouse::IDENTIFY && byte <= mouse::DEFAULTS) || byte == mouse::RESET;
     s.queue.push(known ? ACK : RESEND);
     switch (byte) {
     case mouse::SCALE_1: s.double_scaling = false; break;

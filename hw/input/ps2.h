@@ -1,9 +1,9 @@
 // What a PS/2 device is to its controller: bytes go in, bytes come out of a bounded queue. And the
 // two devices: the keyboard and the mouse.
 //
-// Facts: IBM Personal System/2 Hardware Interface Technical Reference, "Keyboard (101- and 102-key)"
-// and "Auxiliary device"; Microsoft's IntelliMouse extension (the wheel). Plain state machines, used
-// under the controller's lock.
+// Facts: IBM Personal System/2 Hardware Interface Technical Reference, "Keyboard (101- and
+// 102-key)" and "Auxiliary device"; Microsoft's IntelliMouse extension (the wheel). Plain state
+// machines, used under the controller's lock.
 #pragma once
 #include "dm/core/describe.h"
 #include "dm/core/types.h"
@@ -62,10 +62,9 @@ struct Ps2MouseState {
         return describe<S>(Field<&S::queue>{}, Field<&S::argument_of>{}, Field<&S::reporting>{},
                            Field<&S::remote>{}, Field<&S::wrap>{}, Field<&S::double_scaling>{},
                            Field<&S::resolution>{.max = 3}, Field<&S::rate>{}, Field<&S::id>{},
-                           Field<&S::last_sent>{}, Field<&S::rates>{},
-                           Field<&S::dx>{.max = 0xffff}, Field<&S::dy>{.max = 0xffff},
-                           Field<&S::dz>{.max = 0xffff}, Field<&S::buttons>{},
-                           Field<&S::told_buttons>{});
+                           Field<&S::last_sent>{}, Field<&S::rates>{}, Field<&S::dx>{.max = 0xffff},
+                           Field<&S::dy>{.max = 0xffff}, Field<&S::dz>{.max = 0xffff},
+                           Field<&S::buttons>{}, Field<&S::told_buttons>{});
     }
 };
 

@@ -15,7 +15,9 @@ void ApicBus::set_line(u32 number, bool level) noexcept {
         number == 0 ? apic->lint0_changed(level) : apic->lint1_changed(level);
 }
 
-int ApicBus::acknowledge_extint() noexcept { return pics_ ? pics_->acknowledge() : -1; }
+int ApicBus::acknowledge_extint() noexcept {
+    return pics_ ? pics_->acknowledge() : -1;
+}
 
 void ApicBus::send(const MsiMessage &message) noexcept {
     if (bits(message.address, 63, 20) != 0xfee)

@@ -13,7 +13,9 @@ constexpr u8 OCW3_SMM = 0x20, OCW3_ESMM = 0x40;
 // IR0, IR1, IR2 (cascade), IR8 and IR13 cannot be made level sensitive (82371SB, 2.5.4).
 constexpr std::array<u8, 2> elcr_writable{0xf8, 0xde};
 
-constexpr u8 bit_of(unsigned level) noexcept { return static_cast<u8>(1u << (level & 7)); }
+constexpr u8 bit_of(unsigned level) noexcept {
+    return static_cast<u8>(1u << (level & 7));
+}
 
 // The level of the highest priority among the set bits, or 8.
 unsigned first_by_priority(const accel::I8259State &c, u8 set) noexcept {
@@ -33,10 +35,10 @@ constexpr Target::Traits byte_wide{.max_size = 1};
 
 I8259Pair::I8259Pair(std::string name, IrqLine output) noexcept
     : StateDevice(std::move(name)), output_(output), master_(*this, "i8259 master", byte_wide),
-      slave_(*this, "i8259 slave", byte_wide), elcr_(*this, "elcr", byte_wide),
-      windows_{Window{"master", Space::port, 0x20, 2, &master_},
-               Window{"slave", Space::port, 0xa0, 2, &slave_},
-               Window{"elcr", Space::port, 0x4d0, 2, &elcr_}} {}
+      slave_(*this, "i8259 slave", byte_wide),
+      elcr_(*this, "elcr", byte_wide), windows_{Window{"master", Space::port, 0x20, 2, &master_},
+                                                Window{"slave", Space::port, 0xa0, 2, &slave_},
+                                                Window{"elcr", Space::port, 0x4d0, 2, &elcr_}} {}
 
 // The levels of the inputs are their sources' to say; a reset does not change them.
 I8259Pair::State I8259Pair::reset_state() const noexcept {

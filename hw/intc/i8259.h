@@ -1,5 +1,5 @@
-// The pair of 8259A interrupt controllers of a PC, cascaded on IR2 of the first, with the edge/level
-// control registers of the PIIX3.
+// The pair of 8259A interrupt controllers of a PC, cascaded on IR2 of the first, with the
+// edge/level control registers of the PIIX3.
 //
 // Facts: Intel 8259A data sheet (231468); Intel 82371SB (PIIX3), 2.5.4 (ELCR, 4D0h and 4D1h).
 // Owned by the board. Inputs come in by set_line() on any thread, a vCPU takes a vector by

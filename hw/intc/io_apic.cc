@@ -16,8 +16,8 @@ constexpr u32 version = 0x11 | (IoApic::inputs - 1) << 16;
 } // namespace
 
 IoApic::IoApic(std::string name, ApicBus &bus) noexcept
-    : PlainDevice(std::move(name)), bus_(bus),
-      windows_{Window{"registers", Space::memory, default_base, 0x1000, this}} {
+    : PlainDevice(std::move(name)),
+      bus_(bus), windows_{Window{"registers", Space::memory, default_base, 0x1000, this}} {
     s = IoApic::reset_state();
     bus.attach(*this);
 }

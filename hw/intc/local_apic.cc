@@ -12,9 +12,25 @@ namespace {
 
 // Register offsets, divided by 16.
 enum : u32 {
-    ID = 0x02, VERSION = 0x03, TPR = 0x08, APR = 0x09, PPR = 0x0a, EOI = 0x0b, RRD = 0x0c,
-    LDR = 0x0d, DFR = 0x0e, SVR = 0x0f, ISR = 0x10, TMR = 0x18, IRR = 0x20, ESR = 0x28,
-    ICR_LOW = 0x30, ICR_HIGH = 0x31, LVT = 0x32, TIMER_INITIAL = 0x38, TIMER_CURRENT = 0x39,
+    ID = 0x02,
+    VERSION = 0x03,
+    TPR = 0x08,
+    APR = 0x09,
+    PPR = 0x0a,
+    EOI = 0x0b,
+    RRD = 0x0c,
+    LDR = 0x0d,
+    DFR = 0x0e,
+    SVR = 0x0f,
+    ISR = 0x10,
+    TMR = 0x18,
+    IRR = 0x20,
+    ESR = 0x28,
+    ICR_LOW = 0x30,
+    ICR_HIGH = 0x31,
+    LVT = 0x32,
+    TIMER_INITIAL = 0x38,
+    TIMER_CURRENT = 0x39,
     TIMER_DIVIDE = 0x3e,
 };
 enum : unsigned { LVT_TIMER, LVT_THERMAL, LVT_PERFORMANCE, LVT_LINT0, LVT_LINT1, LVT_ERROR };
@@ -42,9 +58,13 @@ std::atomic_ref<u32> word(std::array<u32, 8> &set, u8 vector) noexcept {
 template <class T> T peek(const T &value) noexcept {
     return std::atomic_ref(const_cast<T &>(value)).load();
 }
-constexpr u32 mask_of(u8 vector) noexcept { return u32{1} << (vector & 31); }
+constexpr u32 mask_of(u8 vector) noexcept {
+    return u32{1} << (vector & 31);
+}
 
-DeliveryMode mode_of(u32 lvt) noexcept { return static_cast<DeliveryMode>(bits(lvt, 10, 8)); }
+DeliveryMode mode_of(u32 lvt) noexcept {
+    return static_cast<DeliveryMode>(bits(lvt, 10, 8));
+}
 
 } // namespace
 
@@ -124,7 +144,9 @@ void LocalApic::signal() noexcept {
     vcpu->set_interrupt(true);
 }
 
-bool LocalApic::takes_fixed() const noexcept { return enabled_.load(); }
+bool LocalApic::takes_fixed() const noexcept {
+    return enabled_.load();
+}
 
 void LocalApic::settle() noexcept {
     const bool present = s.base & BASE_ENABLE;
@@ -222,8 +244,7 @@ void LocalApic::accept(const ApicMessage &message) noexcept {
 
 void LocalApic::lint0_changed(bool level) noexcept {
     const u32 lint = lint0_.load();
-    if (level && present_.load() && !(lint & LVT_MASKED) &&
-        mode_of(lint) != DeliveryMode::extint)
+    if (level && present_.load() && !(lint & LVT_MASKED) && mode_of(lint) != DeliveryMode::extint)
         accept({.vector = static_cast<u8>(lint), .mode = mode_of(lint)});
     signal();
 }
@@ -255,8 +276,9 @@ Time LocalApic::next_expiry() const noexcept {
         return never;
     const __int128 exact = s.timer_start + static_cast<__int128>(s.timer_periods + 1) * period;
     const Time at = exact < never ? static_cast<Time>(exact) : never; // loaded counts can be large
-    return period < shortest_period && s.timer_periods ? std::max(at, last_expiry_ + shortest_period)
-                                                       : at;
+    return period < shortest_period && s.timer_periods
+               ? std::max(at, last_expiry_ + shortest_period)
+               : at;
 }
 
 void LocalApic::timer_expired() noexcept {
@@ -457,7 +479,9 @@ bool LocalApic::serve_local(Request &request) noexcept {
     return true;
 }
 
-u64 LocalApic::task_priority() noexcept { return peek(s.tpr) >> 4; }
+u64 LocalApic::task_priority() noexcept {
+    return peek(s.tpr) >> 4;
+}
 
 void LocalApic::set_task_priority(u64 value) noexcept {
     enter([&] { s.tpr = static_cast<u32>(value & 0xf) << 4; });

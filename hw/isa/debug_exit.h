@@ -18,8 +18,8 @@ public:
         u16 size = 2; // ports
     };
     DebugExit(std::string name, const Config &config, MachineEvents &events) noexcept
-        : PlainDevice(std::move(name), {.max_size = 4, .unaligned = true}), events_(events),
-          windows_{Window{"port", Space::port, config.port, config.size, this}} {}
+        : PlainDevice(std::move(name), {.max_size = 4, .unaligned = true}),
+          events_(events), windows_{Window{"port", Space::port, config.port, config.size, this}} {}
 
     std::string_view type() const noexcept override { return "isa-debug-exit"; }
     std::span<const Window> windows() noexcept override { return windows_; }

@@ -9,12 +9,22 @@ TRACE_POINT(post_code, "firmware writes its progress to port 80h");
 namespace {
 
 // Registers 8 to 15, write side and read side.
-enum : unsigned { COMMAND = 8, REQUEST, SINGLE_MASK, MODE, CLEAR_FLIP_FLOP, MASTER_CLEAR,
-                  CLEAR_MASK, ALL_MASK };
+enum : unsigned {
+    COMMAND = 8,
+    REQUEST,
+    SINGLE_MASK,
+    MODE,
+    CLEAR_FLIP_FLOP,
+    MASTER_CLEAR,
+    CLEAR_MASK,
+    ALL_MASK
+};
 enum : unsigned { STATUS = 8, TEMPORARY = 13, MASKS = 15 };
 constexpr Target::Traits byte_wide{.max_size = 1};
 
-u8 byte_of(u16 word, bool high) noexcept { return static_cast<u8>(high ? word >> 8 : word); }
+u8 byte_of(u16 word, bool high) noexcept {
+    return static_cast<u8>(high ? word >> 8 : word);
+}
 u16 with_byte(u16 word, bool high, u8 byte) noexcept {
     return static_cast<u16>(high ? (word & 0x00ff) | byte << 8 : (word & 0xff00) | byte);
 }
@@ -26,10 +36,11 @@ u8 with_bit(u8 set, unsigned n, bool on) noexcept {
 
 DmaPair::DmaPair(std::string name) noexcept
     : StateDevice(std::move(name)), low_(*this, "i8237 low", byte_wide),
-      high_(*this, "i8237 high", byte_wide), page_(*this, "dma pages", byte_wide),
-      windows_{Window{"low", Space::port, 0x00, 16, &low_},
-               Window{"high", Space::port, 0xc0, 32, &high_},
-               Window{"pages", Space::port, 0x80, 16, &page_}} {}
+      high_(*this, "i8237 high", byte_wide),
+      page_(*this, "dma pages", byte_wide), windows_{
+                                                Window{"low", Space::port, 0x00, 16, &low_},
+                                                Window{"high", Space::port, 0xc0, 32, &high_},
+                                                Window{"pages", Space::port, 0x80, 16, &page_}} {}
 
 // The controllers' reset clears what "master clear" does; addresses, counts and pages stay.
 DmaPairState DmaPair::reset_state() const noexcept {
@@ -98,7 +109,9 @@ u64 DmaPair::read_high(u64 at, unsigned) noexcept { // bit 0 of the address is n
 void DmaPair::write_high(u64 at, unsigned, u64 value) noexcept {
     write_controller(s.controller[1], static_cast<unsigned>(at / 2), static_cast<u8>(value));
 }
-u64 DmaPair::read_page(u64 at, unsigned) noexcept { return s.page[at]; }
+u64 DmaPair::read_page(u64 at, unsigned) noexcept {
+    return s.page[at];
+}
 void DmaPair::write_page(u64 at, unsigned, u64 value) noexcept {
     s.page[at] = static_cast<u8>(value);
     if (at == 0)

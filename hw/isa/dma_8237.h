@@ -1,8 +1,9 @@
 // The pair of 8237A DMA controllers of a PC with the page registers: the register files.
 //
-// Facts: Intel 8237A data sheet (231466); Intel 82371SB (PIIX3), 2.5.1. Ports 00h (channels 0 to 3),
-// C0h (4 to 7, registers at even ports, channel 4 cascades), 80h (page registers; those that belong
-// to no channel are plain latches, and the one at 80h is where firmware writes its progress).
+// Facts: Intel 8237A data sheet (231466); Intel 82371SB (PIIX3), 2.5.1. Ports 00h (channels 0 to
+// 3), C0h (4 to 7, registers at even ports, channel 4 cascades), 80h (page registers; those that
+// belong to no channel are plain latches, and the one at 80h is where firmware writes its
+// progress).
 //
 // No device transfers by it yet: a channel's terminal-count bit is never set, requests stay as they
 // are.
@@ -18,8 +19,8 @@ struct DmaChannelState {
     u8 mode = 0;
     static constexpr auto fields() {
         using S = DmaChannelState;
-        return describe<S>(Field<&S::base_address>{}, Field<&S::base_count>{},
-                           Field<&S::address>{}, Field<&S::count>{}, Field<&S::mode>{});
+        return describe<S>(Field<&S::base_address>{}, Field<&S::base_count>{}, Field<&S::address>{},
+                           Field<&S::count>{}, Field<&S::mode>{});
     }
 };
 

@@ -75,7 +75,9 @@ void Piix3::settle() noexcept {
     driven_ = wanted;
 }
 
-u64 Piix3::read_port_92(u64, unsigned) noexcept { return s.port_92; }
+u64 Piix3::read_port_92(u64, unsigned) noexcept {
+    return s.port_92;
+}
 
 void Piix3::write_port_92(u64, unsigned, u64 value) noexcept {
     const bool reset = (value & PORT92_INIT) && !(s.port_92 & PORT92_INIT);

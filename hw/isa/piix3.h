@@ -1,5 +1,5 @@
-// Intel 82371SB (PIIX3), the PCI to ISA bridge: PCI function 0:1.0, the routing of PCI interrupts to
-// ISA ones, and the fast reset and A20 port 92h.
+// Intel 82371SB (PIIX3), the PCI to ISA bridge: PCI function 0:1.0, the routing of PCI interrupts
+// to ISA ones, and the fast reset and A20 port 92h.
 //
 // Facts: Intel 82371SB data sheet (290550), 2.2 (configuration), 2.5.5 (port 92h). Owned by the
 // board. PIRQ0 to PIRQ3 come in by set_line() on any thread.

@@ -24,7 +24,9 @@ PciConfig::PciConfig(Owner &device, const char *name, PciConfigState &state,
     state_.bytes = reset_;
 }
 
-void PciConfig::set_byte(u8 at, u8 value) noexcept { reset_[at] = state_.bytes[at] = value; }
+void PciConfig::set_byte(u8 at, u8 value) noexcept {
+    reset_[at] = state_.bytes[at] = value;
+}
 
 void PciConfig::allow(u8 at, u64 mask, unsigned size) noexcept {
     for (unsigned i = 0; i < size; ++i)
@@ -73,8 +75,9 @@ void PciConfig::settle() noexcept {
         if (bar.kind == BarKind::memory64)
             base |= u64{dword(static_cast<u8>(at + 4))} << 32;
         // While a guest sizes it (all ones), and at 0, where it was never put, it shows nothing.
-        const u64 top = port ? 0x1'0000 : bar.kind == BarKind::memory64 ? u64{1} << 40
-                                                                        : 0x1'0000'0000;
+        const u64 top = port                            ? 0x1'0000
+                        : bar.kind == BarKind::memory64 ? u64{1} << 40
+                                                        : 0x1'0000'0000;
         const bool on = command & (port ? pci::COMMAND_IO : pci::COMMAND_MEMORY);
         const bool shown = on && base && base < top && bar.size < top - base;
         if (shown == bar.shown && (!shown || base == bar.base))
@@ -84,8 +87,8 @@ void PciConfig::settle() noexcept {
         bar.base = base;
     }
     const u16 status = word(pci::STATUS);
-    put_word(pci::STATUS, static_cast<u16>(requested_ ? status | pci::STATUS_INTX
-                                                      : status & ~pci::STATUS_INTX));
+    put_word(pci::STATUS,
+             static_cast<u16>(requested_ ? status | pci::STATUS_INTX : status & ~pci::STATUS_INTX));
     intx_.set(requested_ && !(command & pci::COMMAND_INTX_OFF));
 }
 

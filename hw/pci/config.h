@@ -26,10 +26,22 @@ struct PciConfigState {
 namespace pci {
 // Offsets of the type 0 header.
 enum : u8 {
-    VENDOR_ID = 0x00, DEVICE_ID = 0x02, COMMAND = 0x04, STATUS = 0x06, REVISION = 0x08,
-    CLASS = 0x09, CACHE_LINE = 0x0c, LATENCY = 0x0d, HEADER_TYPE = 0x0e, BAR0 = 0x10,
-    SUBSYSTEM_VENDOR = 0x2c, SUBSYSTEM = 0x2e, ROM = 0x30, CAPABILITIES = 0x34,
-    INTERRUPT_LINE = 0x3c, INTERRUPT_PIN = 0x3d,
+    VENDOR_ID = 0x00,
+    DEVICE_ID = 0x02,
+    COMMAND = 0x04,
+    STATUS = 0x06,
+    REVISION = 0x08,
+    CLASS = 0x09,
+    CACHE_LINE = 0x0c,
+    LATENCY = 0x0d,
+    HEADER_TYPE = 0x0e,
+    BAR0 = 0x10,
+    SUBSYSTEM_VENDOR = 0x2c,
+    SUBSYSTEM = 0x2e,
+    ROM = 0x30,
+    CAPABILITIES = 0x34,
+    INTERRUPT_LINE = 0x3c,
+    INTERRUPT_PIN = 0x3d,
 };
 constexpr u16 COMMAND_IO = 0x0001, COMMAND_MEMORY = 0x0002, COMMAND_MASTER = 0x0004;
 constexpr u16 COMMAND_SERR = 0x0100, COMMAND_INTX_OFF = 0x0400;
@@ -61,7 +73,7 @@ public:
               Callback wrote = {});
 
     // While the device is constructed: bits that the guest may write, or clear by writing 1.
-    void set_byte(u8 at, u8 value) noexcept;      // the reset value
+    void set_byte(u8 at, u8 value) noexcept; // the reset value
     void allow(u8 at, u64 mask, unsigned size) noexcept;
     void allow_clear(u8 at, u64 mask, unsigned size) noexcept;
     // `size`: a power of two, at least 16 (ports: 4). memory64 takes registers n and n + 1.

@@ -10,8 +10,8 @@ constexpr u8 RCR_RESET_CPU = 0x04, RCR_HARD = 0x02;
 } // namespace
 
 PciHost::PciHost(std::string name, AddressMap &map, MachineEvents &events)
-    : PlainDevice(std::move(name)), functions_(map), events_(events),
-      windows_{Window{"mechanism 1", Space::port, 0xcf8, 8, this}} {}
+    : PlainDevice(std::move(name)), functions_(map),
+      events_(events), windows_{Window{"mechanism 1", Space::port, 0xcf8, 8, this}} {}
 
 // CONFIG_ADDRESS as an address in Space::pci_config.
 u64 PciHost::selected(u64 at) const noexcept {

@@ -30,11 +30,13 @@ constexpr PciIdentity identity{.vendor = 0x8086,
 I440fx::I440fx(std::string name, AddressMap &map, std::shared_ptr<RamRegion> ram,
                std::shared_ptr<RamRegion> rom)
     : StateDevice(std::move(name)), ram_(std::move(ram)),
-      config_(*this, "i440fx", s, identity), windows_{Window{"config", Space::pci_config, pci::config_base(0, 0), 0x1000, &config_}} {
-    config_.allow(0x0d, 0xf8, 1);                        // latency timer
-    config_.allow(0x50, 0xffff, 2);                      // PMC configuration
-    config_.allow(PAM0, 0x33'33'33'33'33'33'30, 7);      // PAM0: only its high half exists
-    config_.allow(0x60, 0xffff'ffff'ffff'ffff, 8);       // DRAM row boundaries
+      config_(*this, "i440fx", s, identity), windows_{Window{"config", Space::pci_config,
+                                                             pci::config_base(0, 0), 0x1000,
+                                                             &config_}} {
+    config_.allow(0x0d, 0xf8, 1);                   // latency timer
+    config_.allow(0x50, 0xffff, 2);                 // PMC configuration
+    config_.allow(PAM0, 0x33'33'33'33'33'33'30, 7); // PAM0: only its high half exists
+    config_.allow(0x60, 0xffff'ffff'ffff'ffff, 8);  // DRAM row boundaries
     config_.set_byte(SMRAM, SMRAM_BASE);
     config_.allow(SMRAM, SMRAM_ENABLE | SMRAM_LOCK | SMRAM_CLOSED | SMRAM_OPEN, 1);
     for (unsigned n = 0; n < segments; ++n) {
@@ -87,15 +89,17 @@ void I440fx::settle() noexcept {
         config_.allow(SMRAM, SMRAM_CLOSED, 1);
     else
         config_.allow(SMRAM, SMRAM_ENABLE | SMRAM_LOCK | SMRAM_CLOSED | SMRAM_OPEN, 1);
-    const bool open = (smram & SMRAM_ENABLE) && (smram & SMRAM_OPEN) &&
-                      !(smram & (SMRAM_CLOSED | SMRAM_LOCK));
+    const bool open =
+        (smram & SMRAM_ENABLE) && (smram & SMRAM_OPEN) && !(smram & (SMRAM_CLOSED | SMRAM_LOCK));
     if (open != smram_shown_) {
         smram_.show(open);
         smram_shown_ = open;
     }
 }
 
-u64 I440fx::Shadow::read(u64, unsigned size) noexcept { return size_mask(size); }
+u64 I440fx::Shadow::read(u64, unsigned size) noexcept {
+    return size_mask(size);
+}
 
 void I440fx::Shadow::write(u64 at, unsigned size, u64 value) noexcept {
     store_le(ram_.host() + origin_ + at, size, value);

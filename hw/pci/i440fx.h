@@ -1,5 +1,5 @@
-// Intel 82441FX (i440FX), the host bridge: PCI function 0:0.0, and what is shown between 640 KiB and
-// 1 MiB.
+// Intel 82441FX (i440FX), the host bridge: PCI function 0:0.0, and what is shown between 640 KiB
+// and 1 MiB.
 //
 // Facts: Intel 82441FX data sheet (290549), 3.2.14 (PAM), 3.2.19 (SMRAM). Owned by the board, which
 // gives it the RAM region (guest-physical 0 is its offset 0, at least 1 MiB) and the firmware's ROM
@@ -34,8 +34,8 @@ private:
     public:
         // The window's offset 0 is guest-physical address `origin` (modulo 2^64).
         Shadow(I440fx &device, u64 origin) noexcept
-            : Target(device, "shadow RAM", {.max_size = 8, .unaligned = true}),
-              ram_(*device.ram_), origin_(origin) {}
+            : Target(device, "shadow RAM", {.max_size = 8, .unaligned = true}), ram_(*device.ram_),
+              origin_(origin) {}
         u64 read(u64 at, unsigned size) noexcept override;
         void write(u64 at, unsigned size, u64 value) noexcept override;
 

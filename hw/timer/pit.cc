@@ -16,16 +16,22 @@ unsigned mode_of(const PitChannelState &c) noexcept {
     const unsigned mode = c.control >> 1 & 7;
     return mode > 5 ? mode & 3 : mode; // the data sheet: M2 is a don't-care in modes 2 and 3
 }
-bool is_bcd(const PitChannelState &c) noexcept { return c.control & 1; }
-unsigned access_of(const PitChannelState &c) noexcept { return c.control >> 4 & 3; }
-bool is_periodic(const PitChannelState &c) noexcept { return mode_of(c) == 2 || mode_of(c) == 3; }
+bool is_bcd(const PitChannelState &c) noexcept {
+    return c.control & 1;
+}
+unsigned access_of(const PitChannelState &c) noexcept {
+    return c.control >> 4 & 3;
+}
+bool is_periodic(const PitChannelState &c) noexcept {
+    return mode_of(c) == 2 || mode_of(c) == 3;
+}
 
 // What the counting element counts from: 0 stands for the largest.
 i64 ticks_of(const PitChannelState &c, u16 count) noexcept {
     if (!is_bcd(c))
         return count ? count : 0x10000;
-    const i64 n = (count >> 12) * 1000 + (count >> 8 & 15) * 100 + (count >> 4 & 15) * 10 +
-                  (count & 15);
+    const i64 n =
+        (count >> 12) * 1000 + (count >> 8 & 15) * 100 + (count >> 4 & 15) * 10 + (count & 15);
     return n ? n : 10000;
 }
 u16 to_guest(const PitChannelState &c, i64 n) noexcept {
@@ -39,10 +45,11 @@ u16 to_guest(const PitChannelState &c, i64 n) noexcept {
 
 Pit::Pit(std::string name, Clock &clock, IrqLine irq0) noexcept
     : StateDevice(std::move(name)), clock_(clock), irq_(irq0),
-      timer_(clock, *this, Callback::to<&Pit::expired>(this)),
-      counters_(*this, "i8254", byte_wide), port_b_(*this, "port 61h", byte_wide),
-      windows_{Window{"counters", Space::port, 0x40, 4, &counters_},
-               Window{"port b", Space::port, 0x61, 1, &port_b_}} {
+      timer_(clock, *this, Callback::to<&Pit::expired>(this)), counters_(*this, "i8254", byte_wide),
+      port_b_(*this, "port 61h", byte_wide), windows_{
+                                                 Window{"counters", Space::port, 0x40, 4,
+                                                        &counters_},
+                                                 Window{"port b", Space::port, 0x61, 1, &port_b_}} {
     s = Pit::reset_state();
 }
 
@@ -60,8 +67,7 @@ void Pit::catch_up(Channel &c, i64 now) noexcept {
     if (!c.has_next || !is_periodic(c) || !c.counting || !c.gate || now < c.switch_at)
         return;
     const i64 old = ticks_of(c, c.count);
-    const bool after_high =
-        mode_of(c) == 3 && (c.switch_at - c.start) % old == (old + 1) / 2;
+    const bool after_high = mode_of(c) == 3 && (c.switch_at - c.start) % old == (old + 1) / 2;
     c.count = c.next_count;
     c.has_next = false;
     c.start = after_high ? c.switch_at - (ticks_of(c, c.count) + 1) / 2 : c.switch_at;

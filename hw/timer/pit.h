@@ -19,12 +19,12 @@ namespace rhea::hw {
 struct PitChannelState {
     u8 control = 0x30; // the last control word's RW, mode and BCD bits
     bool counting = false, gate = true;
-    u16 count = 0;       // the initial count in force, as written
-    u16 next_count = 0;  // waits for the end of a cycle (modes 2, 3) or a trigger (1, 5)
+    u16 count = 0;      // the initial count in force, as written
+    u16 next_count = 0; // waits for the end of a cycle (modes 2, 3) or a trigger (1, 5)
     bool has_next = false;
-    i64 start = 0;       // tick at which the counting element was loaded
-    i64 switch_at = 0;   // tick at which next_count is loaded, modes 2 and 3
-    i64 held = 0;        // ticks counted when the gate stopped it, modes 0 and 4
+    i64 start = 0;     // tick at which the counting element was loaded
+    i64 switch_at = 0; // tick at which next_count is loaded, modes 2 and 3
+    i64 held = 0;      // ticks counted when the gate stopped it, modes 0 and 4
     u8 low_byte = 0;
     bool high_next_write = false, high_next_read = false;
     u8 latched_bytes = 0; // of `latch`, still to be read
@@ -34,9 +34,9 @@ struct PitChannelState {
 
     static constexpr auto fields() {
         using S = PitChannelState;
-        return describe<S>(Field<&S::control>{.max = 0x3f}, Field<&S::counting>{}, Field<&S::gate>{},
-                           Field<&S::count>{}, Field<&S::next_count>{}, Field<&S::has_next>{},
-                           Field<&S::start>{.max = u64{1} << 60},
+        return describe<S>(Field<&S::control>{.max = 0x3f}, Field<&S::counting>{},
+                           Field<&S::gate>{}, Field<&S::count>{}, Field<&S::next_count>{},
+                           Field<&S::has_next>{}, Field<&S::start>{.max = u64{1} << 60},
                            Field<&S::switch_at>{.max = u64{1} << 60},
                            Field<&S::held>{.max = u64{1} << 60}, Field<&S::low_byte>{},
                            Field<&S::high_next_write>{}, Field<&S::high_next_read>{},

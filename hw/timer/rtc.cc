@@ -8,8 +8,21 @@ namespace rhea::hw {
 namespace {
 
 enum : u8 {
-    SECONDS, SECONDS_ALARM, MINUTES, MINUTES_ALARM, HOURS, HOURS_ALARM, WEEKDAY, DAY, MONTH, YEAR,
-    A, B, C, D, CENTURY = 0x32,
+    SECONDS,
+    SECONDS_ALARM,
+    MINUTES,
+    MINUTES_ALARM,
+    HOURS,
+    HOURS_ALARM,
+    WEEKDAY,
+    DAY,
+    MONTH,
+    YEAR,
+    A,
+    B,
+    C,
+    D,
+    CENTURY = 0x32,
 };
 constexpr u8 A_UIP = 0x80;
 constexpr u8 B_SET = 0x80, B_PIE = 0x40, B_AIE = 0x20, B_UIE = 0x10, B_SQWE = 0x08;
@@ -22,18 +35,25 @@ constexpr i64 second = 1'000'000'000;
 constexpr i64 update_time = 244'000 + 1'984'000;
 constexpr i64 seconds_a_day = 86'400;
 
-i64 floor_div(i64 a, i64 b) noexcept { return a / b - (a % b < 0); }
-i64 floor_mod(i64 a, i64 b) noexcept { return a - floor_div(a, b) * b; }
+i64 floor_div(i64 a, i64 b) noexcept {
+    return a / b - (a % b < 0);
+}
+i64 floor_mod(i64 a, i64 b) noexcept {
+    return a - floor_div(a, b) * b;
+}
 
-bool is_time(u8 index) noexcept { return (index <= YEAR && index != SECONDS_ALARM &&
-    index != MINUTES_ALARM && index != HOURS_ALARM) || index == CENTURY; }
+bool is_time(u8 index) noexcept {
+    return (index <= YEAR && index != SECONDS_ALARM && index != MINUTES_ALARM &&
+            index != HOURS_ALARM) ||
+           index == CENTURY;
+}
 
 } // namespace
 
 Rtc::Rtc(std::string name, Clock &clock, IrqLine irq8, i64 calendar_ns) noexcept
     : PlainDevice(std::move(name), {.max_size = 1}), clock_(clock), irq_(irq8),
-      timer_(clock, *this, Callback::to<&Rtc::expired>(this)),
-      windows_{Window{"ports", Space::port, 0x70, 2, this}} {
+      timer_(clock, *this, Callback::to<&Rtc::expired>(this)), windows_{Window{"ports", Space::port,
+                                                                               0x70, 2, this}} {
     s.ram[A] = 0x26; // 32768 Hz, 1024 Hz periodic rate: as every PC's firmware sets it
     s.ram[B] = B_24H;
     s.ram[D] = D_VALID;
@@ -56,9 +76,13 @@ Rtc::State Rtc::reset_state() const noexcept {
 }
 
 // The divider is held in reset, or the guest is setting the time.
-bool Rtc::stopped() const noexcept { return (s.ram[B] & B_SET) || (s.ram[A] >> 4 & 7) > 2; }
+bool Rtc::stopped() const noexcept {
+    return (s.ram[B] & B_SET) || (s.ram[A] >> 4 & 7) > 2;
+}
 
-i64 Rtc::calendar() const noexcept { return clock_.now() + s.offset; }
+i64 Rtc::calendar() const noexcept {
+    return clock_.now() + s.offset;
+}
 
 u8 Rtc::encode(i64 n) const noexcept {
     n = floor_mod(n, 100);
@@ -97,8 +121,8 @@ i64 Rtc::shown() const noexcept {
     if (s.ram[B] & B_24H)
         t.tm_hour = static_cast<int>(decode(s.ram[HOURS]));
     else
-        t.tm_hour = static_cast<int>(decode(s.ram[HOURS] & 0x7f) % 12) +
-                    (s.ram[HOURS] & 0x80 ? 12 : 0);
+        t.tm_hour =
+            static_cast<int>(decode(s.ram[HOURS] & 0x7f) % 12) + (s.ram[HOURS] & 0x80 ? 12 : 0);
     t.tm_mday = static_cast<int>(decode(s.ram[DAY]));
     t.tm_mon = static_cast<int>(decode(s.ram[MONTH])) - 1;
     // Bounded so that nanoseconds fit into 64 bits: years 1770 to 2199.
