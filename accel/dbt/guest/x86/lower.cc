@@ -54,6 +54,11 @@ private:
         if (insn.base == rip_register) {
             a.base = ir::page_relative;
             a.displacement += offset_ + insn.length;
+        } else if (insn.base == moffs_register) {
+            a.base = ir::no_value;
+            a.displacement = insn.address_size == 4 ? i32(insn.immediate) : i64(insn.immediate);
+            if (a.displacement != i32(a.displacement))
+                return false; // more than a host instruction's displacement: T0
         } else {
             a.base = insn.base == no_register ? ir::no_value : insn.base;
         }
