@@ -26,12 +26,31 @@ void BlockCache::insert(Block &block) {
     Block *&head = buckets_[bucket(block.physical, block.mode)];
     block.next_in_bucket = head;
     head = &block;
-    Page &page = pages_[block.physical >> 12];
-    block.next_in_page = page.first;
-    page.first = &block;
-    page.granules |= granules(block.start, block.end);
+    enter_page(block, block.physical >> 12, block.start, block.end > 4096 ? 4096 : block.end);
+    if (block.second_page != no_page)
+        enter_page(block, block.second_page >> 12, 0, unsigned(block.end) - 4096);
     ++statistics_.blocks;
     statistics_.guest_bytes += u64(block.end - block.start);
+}
+
+void BlockCache::enter_page(Block &block, u64 number, unsigned start, unsigned end) {
+    Page &page = pages_[number];
+    page.blocks.push_back(&block);
+    page.granules |= granules(start, end);
+}
+
+void BlockCache::leave_page(Block &block, u64 number) noexcept {
+    const auto page = pages_.find(number);
+    std::erase(page->second.blocks, &block);
+    if (page->second.blocks.empty()) {
+        pages_.erase(page);
+        return;
+    }
+    u64 left = 0;
+    for (const Block *b : page->second.blocks)
+        left |= b->physical >> 12 == number ? granules(b->start, b->end > 4096 ? 4096 : b->end)
+                                            : granules(0, unsigned(b->end) - 4096);
+    page->second.granules = left;
 }
 
 void BlockCache::patch(Link &link, const u8 *target) noexcept {
@@ -64,6 +83,9 @@ void BlockCache::remove(Block &block) noexcept {
     while (*at != &block)
         at = &(*at)->next_in_bucket;
     *at = block.next_in_bucket;
+    leave_page(block, block.physical >> 12);
+    if (block.second_page != no_page && block.second_page >> 12 != block.physical >> 12)
+        leave_page(block, block.second_page >> 12);
     for (Link *l = block.incoming; l;) {
         Link *const next = l->next_incoming;
         patch(*l, l->unlinked);
@@ -85,35 +107,23 @@ void BlockCache::remove(Block &block) noexcept {
     ++statistics_.invalidated;
 }
 
-bool BlockCache::invalidate(u64 physical, u64 size, bool &page_empty) noexcept {
-    page_empty = false;
+void BlockCache::collect(u64 physical, u64 size) noexcept {
     const auto found = pages_.find(physical >> 12);
     if (found == pages_.end())
-        return false;
-    Page &page = found->second;
+        return;
     const unsigned start = unsigned(physical & 4095),
                    end = unsigned(start + size > 4096 ? 4096 : start + size);
-    if (!(page.granules & granules(start, end)))
-        return false;
-    bool any = false;
-    u64 left = 0;
-    for (Block **at = &page.first; *at;) {
-        Block &b = **at;
-        if (b.start < end && b.end > start) {
-            *at = b.next_in_page;
-            remove(b);
-            any = true;
-        } else {
-            left |= granules(b.start, b.end);
-            at = &b.next_in_page;
-        }
+    if (!(found->second.granules & granules(start, end)))
+        return;
+    for (Block *b : found->second.blocks) {
+        const bool in_first =
+            b->physical >> 12 == physical >> 12 && b->start < end && b->end > start;
+        const bool in_second = b->second_page != no_page &&
+                               b->second_page >> 12 == physical >> 12 &&
+                               unsigned(b->end) - 4096 > start;
+        if (in_first || in_second)
+            dead_.push_back(b);
     }
-    page.granules = left;
-    if (!page.first) {
-        page_empty = true;
-        pages_.erase(found);
-    }
-    return any;
 }
 
 void BlockCache::flush() noexcept {

@@ -24,12 +24,20 @@ struct Link {
     Link *next_incoming = nullptr;
 };
 
+inline constexpr u64 no_page = ~u64{0};
+
 struct Block {
     u64 physical = 0; // of the first byte
+    // An instruction that lies in two pages is a block of its own: where the second page is. Such a
+    // block is reached through the jump cache only, because it depends on two mappings.
+    u64 second_page = no_page;
     u32 mode = 0;
-    u16 start = 0, end = 0; // page offsets; end is one past the last byte
+    u16 start = 0, end = 0; // page offsets; end is one past the last byte, above 4096 for two pages
+    // Entries of the jump cache that lead here, so that they can be taken back one by one.
+    u8 jump_count = 0;
+    u16 jump_slot[3] = {};
     const u8 *entry = nullptr;
-    Block *next_in_bucket = nullptr, *next_in_page = nullptr;
+    Block *next_in_bucket = nullptr;
     std::vector<Link *> links;
     Link *incoming = nullptr;
 };
@@ -42,9 +50,9 @@ class BlockCache {
 public:
     explicit BlockCache(CodeMemory &memory) : memory_(memory), buckets_(bucket_count) {}
 
-    Block *find(u64 physical, u32 mode) noexcept {
+    Block *find(u64 physical, u32 mode, u64 second_page = no_page) noexcept {
         Block *b = buckets_[bucket(physical, mode)];
-        while (b && (b->physical != physical || b->mode != mode))
+        while (b && (b->physical != physical || b->mode != mode || b->second_page != second_page))
             b = b->next_in_bucket;
         return b;
     }
@@ -60,9 +68,20 @@ public:
     bool holds_code(u64 physical) const noexcept { return pages_.contains(physical >> 12); }
     // True if any of the bytes may be part of a translated instruction (64-byte granules).
     bool overlaps_code(u64 physical, u64 size) const noexcept;
-    // Drops all blocks that overlap the bytes. True if there were any; `page_empty` if none is left
-    // on the page.
-    bool invalidate(u64 physical, u64 size, bool &page_empty) noexcept;
+    // Drops all blocks that overlap the bytes (which lie in one page), telling `gone` of each
+    // before. True if there were any; `page_empty` if none is left on the page.
+    template <class F>
+    bool invalidate(u64 physical, u64 size, bool &page_empty, F &&gone) noexcept {
+        page_empty = false;
+        dead_.clear();
+        collect(physical, size);
+        for (Block *b : dead_) {
+            gone(*b);
+            remove(*b);
+        }
+        page_empty = !dead_.empty() && !pages_.contains(physical >> 12);
+        return !dead_.empty();
+    }
     // Forgets everything. The caller resets the code memory to where the blocks begin.
     void flush() noexcept;
 
@@ -75,7 +94,7 @@ public:
 
 private:
     struct Page {
-        Block *first = nullptr;
+        std::vector<Block *> blocks;
         u64 granules = 0;
     };
     static constexpr unsigned bucket_count = 1u << 16;
@@ -86,7 +105,10 @@ private:
         const unsigned first = start >> 6, last = (end - 1) >> 6;
         return (last == 63 ? ~u64{0} : (u64{2} << last) - 1) & ~((u64{1} << first) - 1);
     }
+    void collect(u64 physical, u64 size) noexcept; // into dead_
     void remove(Block &block) noexcept;
+    void enter_page(Block &block, u64 page, unsigned start, unsigned end);
+    void leave_page(Block &block, u64 page) noexcept;
     void patch(Link &link, const u8 *target) noexcept;
 
     CodeMemory &memory_;
@@ -96,6 +118,7 @@ private:
     std::deque<Link> links_;
     std::vector<Block *> free_blocks_;
     std::vector<Link *> free_links_;
+    std::vector<Block *> dead_;
     Statistics statistics_;
 };
 

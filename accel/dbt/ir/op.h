@@ -47,6 +47,7 @@ enum class Kind : u8 {
     add,    // destination = source register + immediate, no flags, cut to `size`
     set_address,       // destination = address (LEA), cut to `size`
     jump,              // to page offset `immediate`
+    jump_looked_up,    // the same, but its mapping must be looked up each time: it lies in two pages
     branch,            // the same if `condition` holds, else go on
     branch_count_zero, // JCXZ by `size`: if the count register (by address size) is zero
     jump_indirect,     // to the linear address in `source`
@@ -54,6 +55,7 @@ enum class Kind : u8 {
     clear_flags,        // RFLAGS &= ~immediate: of the flags that EFLAGS does not hold meanwhile
     set_flags,          // RFLAGS |= immediate; IF with a shadow, which the block still holds
     read_time,          // RDTSC
+    read_selector,      // destination = selector of segment register `immediate`
     interpret,          // leaves: T0 runs the instruction at `offset`
     nothing,
 };

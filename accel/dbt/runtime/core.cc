@@ -1,12 +1,14 @@
 #include "accel/dbt/runtime/core.h"
 
+#include "accel/dbt/guest/x86/decode.h"
 #include "accel/dbt/guest/x86/flags.h"
 #include "accel/dbt/guest/x86/memory.h"
 #include "accel/dbt/guest/x86/system.h"
 #include "accel/dbt/runtime/slow_path.h"
 
 #include <asm/prctl.h>
-#include <cstdlib>
+#include <cstring>
+#include <iterator>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -102,6 +104,16 @@ void Core::refresh_key() noexcept {
 void Core::forget_jumps() noexcept {
     ++cpu().tlb.code_generation[0];
     ++cpu().tlb.code_generation[1];
+}
+
+void Core::forget_jumps_to(const cache::Block &block) noexcept {
+    if (block.jump_count > std::size(block.jump_slot)) {
+        forget_jumps();
+        return;
+    }
+    for (unsigned i = 0; i < block.jump_count; ++i)
+        if (JumpEntry &jump = area_->jump[block.jump_slot[i]]; jump.code == block.entry)
+            jump = {};
 }
 
 // True: run() must return, cpu.exit says why.
@@ -273,32 +285,84 @@ const u8 *Core::find_code(cache::Link *link) noexcept {
     const u32 mode = block_mode();
     const u64 epoch = blocks_.statistics().flushes + blocks_.statistics().invalidated;
     cache::Block *block = blocks_.find(physical, mode);
-    if (!block) {
-        block = translate(physical, page.host, page.range, mode);
-        if (!block) {
-            interpret();
-            return nullptr;
+    if (!block && crosses_page(page.host, u16(physical & ~mmu::page_mask), mode)) {
+        x86::Translation second{};
+        const Outcome more =
+            x86::translate_fetch(context_, c.page_base + mmu::page_size, second, fault);
+        if (more == Outcome::ok && second.host) {
+            block = blocks_.find(physical, mode, second.physical);
+            if (!block)
+                block = translate(physical, page, &second, mode);
+            if (block)
+                mark_code_page(c.page_base + mmu::page_size, second);
         }
+    } else if (!block) {
+        block = translate(physical, page, nullptr, mode);
+    }
+    if (!block) { // T0 knows all cases, and all faults
+        interpret();
+        return nullptr;
     }
     const bool link_valid =
         link && epoch == blocks_.statistics().flushes + blocks_.statistics().invalidated;
     if (link_valid && link->target == (linear & ~mmu::page_mask) && link->owner->mode == mode &&
-        (link->owner->physical ^ physical) >> mmu::page_shift == 0)
+        (link->owner->physical ^ physical) >> mmu::page_shift == 0 &&
+        block->second_page == cache::no_page)
         blocks_.link(*link, *block);
-    const unsigned hash = mmu::code_page_hash(linear);
-    c.tlb.code_pages[hash >> 6] |= u64{1} << (hash & 63);
-    if (!page.global && !(c.mode & x86::mode::user))
-        c.tlb.nonglobal_code = true;
+    mark_code_page(linear, page);
+    if (block->jump_count < std::size(block->jump_slot))
+        block->jump_slot[block->jump_count] = u16(jump_index(linear));
+    if (block->jump_count <= std::size(block->jump_slot))
+        ++block->jump_count;
     jump = {linear, area_->dispatch_key, block->entry, 0};
     return block->entry;
 }
 
-cache::Block *Core::translate(u64 physical, const u8 *page, const mmu::PhysicalRange *range,
-                              u32 mode) noexcept {
+// Jumps found by linear address depend on this page's mapping.
+void Core::mark_code_page(u64 linear, const x86::Translation &page) noexcept {
+    x86::Cpu &c = cpu();
+    const unsigned hash = mmu::code_page_hash(linear);
+    c.tlb.code_pages[hash >> 6] |= u64{1} << (hash & 63);
+    if (!page.global && !(c.mode & x86::mode::user))
+        c.tlb.nonglobal_code = true;
+}
+
+// The instruction at `offset` goes on in the next page.
+bool Core::crosses_page(const u8 *page, u16 offset, u32 mode) const noexcept {
+    if (offset <= mmu::page_size - 15)
+        return false;
+    x86::Insn insn;
+    return x86::decode({page + offset, mmu::page_size - offset},
+                       x86::CodeSize(mode & x86::mode::code_mask),
+                       insn) == x86::DecodeStatus::truncated;
+}
+
+// Stores to a page that holds translated code take the slow path from now on.
+void Core::watch_code(u64 physical, const mmu::PhysicalRange &range) noexcept {
+    if (!range.page_flags)
+        return;
+    std::atomic<u8> &flags = range.page_flags[(physical - range.base) >> mmu::page_shift];
+    if (!(flags.load(std::memory_order_relaxed) & mmu::page_flag::code)) {
+        flags.fetch_or(mmu::page_flag::code);
+        x86::protect_page(cpu(), physical & mmu::page_mask);
+    }
+}
+
+cache::Block *Core::translate(u64 physical, const x86::Translation &page,
+                              const x86::Translation *second, u32 mode) noexcept {
     if (memory_.here() + room_for_block > memory_.end())
         flush_cache();
     const u16 offset = u16(physical & ~mmu::page_mask);
-    x86::lower_block({page, mmu::page_size}, offset, mode, cpu(), *lowered_);
+    if (second) {
+        constexpr unsigned longest = 15;
+        u8 bytes[2 * longest];
+        const unsigned first = unsigned(mmu::page_size - offset);
+        std::memcpy(bytes, page.host + offset, first);
+        std::memcpy(bytes + first, second->host, longest);
+        x86::lower_one({bytes, first + longest}, offset, mode, cpu(), *lowered_);
+    } else {
+        x86::lower_block({page.host, mmu::page_size}, offset, mode, cpu(), *lowered_);
+    }
     cache::Link *links[host::max_links];
     void *handles[host::max_links];
     unsigned wanted = 1; // one a branch, and the end
@@ -333,12 +397,10 @@ cache::Block *Core::translate(u64 physical, const u8 *page, const mmu::PhysicalR
                      .target = site.target};
         block.links.push_back(links[i]);
     }
-    if (range->page_flags) {
-        std::atomic<u8> &flags = range->page_flags[(physical - range->base) >> mmu::page_shift];
-        if (!(flags.load(std::memory_order_relaxed) & mmu::page_flag::code)) {
-            flags.fetch_or(mmu::page_flag::code);
-            x86::protect_page(cpu(), physical & mmu::page_mask);
-        }
+    watch_code(physical, *page.range);
+    if (second && block.end > mmu::page_size) {
+        block.second_page = second->physical;
+        watch_code(second->physical, *second->range);
     }
     blocks_.insert(block);
     return &block;
@@ -373,9 +435,9 @@ void Core::memory_written(u64 physical, u64 size) noexcept {
         const u64 in_page = mmu::page_size - (physical & ~mmu::page_mask);
         const u64 part = size < in_page ? size : in_page;
         bool empty = false;
-        if (blocks_.invalidate(physical, part, empty)) {
+        if (blocks_.invalidate(physical, part, empty,
+                               [this](cache::Block &b) { forget_jumps_to(b); })) {
             ++statistics_.store_flushes;
-            forget_jumps();
             const mmu::PhysicalRange *const range = context_.map->find(physical);
             if (empty && range && range->page_flags)
                 range->page_flags[(physical - range->base) >> mmu::page_shift].fetch_and(

@@ -96,11 +96,15 @@ private:
     bool interpret() noexcept;
     bool deliver(const x86::Fault &fault) noexcept;
     const u8 *find_code(cache::Link *link) noexcept;
-    cache::Block *translate(u64 physical, const u8 *page, const mmu::PhysicalRange *range,
-                            u32 mode) noexcept;
+    cache::Block *translate(u64 physical, const x86::Translation &page,
+                            const x86::Translation *second, u32 mode) noexcept;
+    void mark_code_page(u64 linear, const x86::Translation &page) noexcept;
+    bool crosses_page(const u8 *page, u16 offset, u32 mode) const noexcept;
+    void watch_code(u64 physical, const mmu::PhysicalRange &range) noexcept;
     void refresh_key() noexcept;
     void flush_cache() noexcept;
     void forget_jumps() noexcept;
+    void forget_jumps_to(const cache::Block &block) noexcept;
 
     CoreConfig config_;
     Area *area_;

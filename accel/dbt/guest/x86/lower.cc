@@ -23,8 +23,10 @@ public:
 
     Result lower(Insn &insn, u16 offset);
     void interpret(u16 offset) { ir_.append({.kind = Kind::interpret, .offset = offset}); }
-    void jump(u16 from, i64 to) {
-        ir_.append({.kind = Kind::jump, .offset = from, .immediate = to});
+    void jump(u16 from, i64 to, bool looked_up = false) {
+        ir_.append({.kind = looked_up ? Kind::jump_looked_up : Kind::jump,
+                    .offset = from,
+                    .immediate = to});
     }
 
 private:
@@ -355,12 +357,16 @@ Result Lowering::lower(Insn &insn, u16 offset) {
             return Result::interpret;
         append({.kind = Kind::set_flags, .immediate = flag::if_});
         return Result::next;
-    case Op::cld:
-        append({.kind = Kind::clear_flags, .immediate = flag::df});
+    case Op::mov_from_seg:
+        if (insn.operand[0].kind != OperandKind::gpr || insn.operand_size < 4)
+            return Result::interpret;
+        append({.kind = Kind::read_selector,
+                .size = insn.operand_size,
+                .destination = insn.operand[0].index,
+                .immediate = insn.operand[1].index});
         return Result::next;
-    case Op::std_:
-        append({.kind = Kind::set_flags, .immediate = flag::df});
-        return Result::next;
+    case Op::cld: append({.kind = Kind::clear_flags, .immediate = flag::df}); return Result::next;
+    case Op::std_: append({.kind = Kind::set_flags, .immediate = flag::df}); return Result::next;
     case Op::rdtsc:
         if (mode_ & mode::no_tsc)
             return Result::interpret;
@@ -393,11 +399,14 @@ void lower_block(std::span<const u8> page, u16 offset, u32 mode, const Cpu &cpu,
     for (;;) {
         const bool full = out.insn_count == ir::max_instructions || at >= page.size();
         Result result = Result::interpret;
+        bool crosses = false;
         const unsigned mark = out.ir.count;
         if (!full) {
             Insn &insn = out.insn[out.insn_count];
-            if (decode(page.subspan(at), size, insn) == DecodeStatus::ok)
+            const DecodeStatus status = decode(page.subspan(at), size, insn);
+            if (status == DecodeStatus::ok)
                 result = lowering.lower(insn, u16(at));
+            crosses = status == DecodeStatus::truncated && out.insn_count > 0;
         }
         if (result == Result::interpret) {
             out.ir.count = mark; // forget what was lowered of it before we knew
@@ -406,8 +415,8 @@ void lower_block(std::span<const u8> page, u16 offset, u32 mode, const Cpu &cpu,
                 --out.insn_count;
                 at -= 1; // STI is one byte
                 lowering.interpret(u16(at));
-            } else if (full) {
-                lowering.jump(u16(at - 1), at);
+            } else if (full || crosses) { // what lies in two pages is a block of its own
+                lowering.jump(u16(at - 1), at, crosses);
             } else {
                 lowering.interpret(u16(at));
             }
@@ -425,6 +434,29 @@ void lower_block(std::span<const u8> page, u16 offset, u32 mode, const Cpu &cpu,
         in_shadow = insn.op == Op::sti;
     }
     out.ir.end = u16(at);
+}
+
+void lower_one(std::span<const u8> bytes, u16 offset, u32 mode, const Cpu &cpu,
+               LoweredBlock &out) noexcept {
+    Lowering lowering(mode, cpu, out);
+    out.ir.count = 0;
+    out.insn_count = 0;
+    out.ir.start = offset;
+    Insn &insn = out.insn[0];
+    Result result = Result::interpret;
+    if (decode(bytes, CodeSize(mode & mode::code_mask), insn) == DecodeStatus::ok &&
+        insn.op != Op::sti)
+        result = lowering.lower(insn, offset);
+    const u32 end = offset + (result == Result::interpret ? 1u : insn.length);
+    if (result == Result::interpret) {
+        out.ir.count = 0;
+        lowering.interpret(offset);
+    } else {
+        ++out.insn_count;
+        if (result == Result::next)
+            lowering.jump(offset, end);
+    }
+    out.ir.end = u16(end);
 }
 
 } // namespace rhea::dbt::x86

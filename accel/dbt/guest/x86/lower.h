@@ -24,5 +24,9 @@ struct LoweredBlock {
 // operation, `interpret`. `cpu` is asked for features only.
 void lower_block(std::span<const u8> page, u16 offset, u32 mode, const Cpu &cpu,
                  LoweredBlock &out) noexcept;
+// The same for one instruction, which may go on in the next page: `bytes` are those from `offset`
+// on.
+void lower_one(std::span<const u8> bytes, u16 offset, u32 mode, const Cpu &cpu,
+               LoweredBlock &out) noexcept;
 
 } // namespace rhea::dbt::x86

@@ -341,6 +341,18 @@ void Generator::emit(const ir::Op &op) {
         flags_.save();
         exit_to(op.immediate);
         break;
+    case Kind::jump_looked_up:
+        flags_.save();
+        page_relative(r14, op.immediate);
+        to_stub(e_.jmp(), stubs_.lookup);
+        break;
+    case Kind::read_selector:
+        e_.load_sized(r13,
+                      gs_at(offset_segments + i32(op.immediate) * i32(sizeof(x86::Segment)) +
+                            i32(offsetof(x86::Segment, selector))),
+                      2);
+        assign(op.destination, r13, op.size);
+        break;
     case Kind::branch:
         flags_.make_native();
         add_cold({ColdKind::link, e_.jcc(Condition(op.condition)), op.offset, 0, nullptr,
