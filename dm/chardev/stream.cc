@@ -38,6 +38,8 @@ StreamBackend::~StreamBackend() {
             ::close(setup_.in);
         if (setup_.out >= 0 && setup_.out != setup_.in)
             ::close(setup_.out);
+        if (setup_.kept >= 0)
+            ::close(setup_.kept);
     }
 }
 

@@ -28,6 +28,7 @@ public:
         int in = -1;        // -1: no input
         int out = -1;       // -1: output is discarded
         bool owned = false; // close the descriptors in the end
+        int kept = -1;      // another one to close with them
         bool escape = false;
         Callback quit{}; // Ctrl-A x; on the loop's thread
     };

@@ -1,0 +1,53 @@
+#pragma once
+// CharBackends: the back ends of one machine, made from what the command line says.
+//
+// Made on the main thread while the machine is configured; outlives the devices. A back end serves
+// one device: asking for it twice is a ConfigError, and so is a second user of the terminal.
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "dm/chardev/stream.h"
+#include "dm/chardev/terminal.h"
+
+namespace rhea::chardev {
+
+class CharBackends {
+public:
+    /// `quit`: Ctrl-A x was typed; called on the loop's thread.
+    CharBackends(loop::Loop &loop, Callback quit) : loop_(loop), quit_(quit) {}
+
+    /// The argument of -chardev: "stdio,id=d", "file,id=log,path=F".
+    void add(std::string_view specification);
+    /// The argument of -serial or -debugcon: stdio, mon:stdio, null, none, pty, file:F, pipe:F,
+    /// tcp:H:P, unix:F[,server], chardev:ID. Returns null for none. `label` names it in messages.
+    CharBackend *open(std::string_view specification, const std::string &label);
+    /// One that add() made, for its one device.
+    CharBackend &take(std::string_view id);
+
+    /// Writes out what the guest has sent so far. Turns the loop.
+    void flush();
+    /// Null: the terminal is not in use.
+    Terminal *terminal() { return terminal_.get(); }
+
+private:
+    struct Entry {
+        std::unique_ptr<CharBackend> backend;
+        StreamBackend *stream = nullptr; // the same, if it has output to flush
+        bool taken = false;
+    };
+    struct Fields;
+    Entry make(std::string_view kind, const Fields &fields, const std::string &label);
+    Entry make_stdio(const Fields &fields, const std::string &label);
+    Entry stream(StreamBackend::Setup setup);
+
+    loop::Loop &loop_;
+    Callback quit_;
+    std::unique_ptr<Terminal> terminal_;
+    bool stdio_used_ = false;
+    std::map<std::string, Entry, std::less<>> entries_;
+    unsigned unnamed_ = 0;
+};
+
+} // namespace rhea::chardev
