@@ -186,7 +186,8 @@ CharBackends::Entry CharBackends::make(std::string_view kind, const Fields &f,
         ::cfmakeraw(&t);
         ::tcsetattr(other, TCSANOW, &t);
         RHEA_LOG(info, "%s is on %s", label.c_str(), ::ptsname(fd));
-        return stream({.name = label, .in = fd, .out = fd, .owned = true, .kept = other});
+        return stream(
+            {.name = label, .in = fd, .out = fd, .owned = true, .kept = other, .lossy = true});
     }
     if (kind == "socket") {
         if (f.path.empty() && f.port.empty())

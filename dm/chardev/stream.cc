@@ -81,6 +81,8 @@ usize StreamBackend::write(std::span<const u8> bytes) noexcept {
     bool start = false;
     output_.with([&](Output &o) {
         n = enqueue(o, bytes);
+        if (setup_.lossy)
+            n = bytes.size();
         o.refused |= n < bytes.size();
         start = o.count && !std::exchange(o.draining, true);
     });

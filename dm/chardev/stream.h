@@ -29,6 +29,8 @@ public:
         int out = -1;       // -1: output is discarded
         bool owned = false; // close the descriptors in the end
         int kept = -1;      // another one to close with them
+        bool lossy =
+            false; // a pseudo-terminal that nobody may ever read: what does not fit is lost
         bool escape = false;
         Callback quit{}; // Ctrl-A x; on the loop's thread
     };
