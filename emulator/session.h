@@ -1,0 +1,76 @@
+#pragma once
+// Session: one guest from its first instruction to the program's exit status.
+//
+// Made, run and destroyed on the main thread. What the guest asks for (MachineEvents) arrives on
+// vCPU and clock threads; it is noted there and acted on by the main loop.
+#include <atomic>
+#include <memory>
+#include <optional>
+
+#include "accel/accelerator.h"
+#include "dm/chardev/registry.h"
+#include "dm/loop/signals.h"
+#include "emulator/options.h"
+#include "hw/firmware/linux_boot.h"
+#include "hw/machine/events.h"
+#include "hw/machine/pc.h"
+
+namespace rhea::emulator {
+
+class Session final : private hw::MachineEvents, private hw::BootLoader {
+public:
+    /// Puts the machine together. Throws ConfigError.
+    explicit Session(const Options &options);
+    ~Session();
+    Session(const Session &) = delete;
+    Session &operator=(const Session &) = delete;
+
+    /// Runs the guest to its end; the exit status. Throws ConfigError if a reset cannot load the
+    /// kernel again.
+    int run();
+    /// The signal that ended it, 0 if none did.
+    int ended_by_signal() const { return signal_; }
+
+private:
+    void reset_requested() noexcept override { note(reset_); }
+    void power_off_requested() noexcept override { note(off_); }
+    void exit_requested(u8 status) noexcept override;
+    void processor_shut_down(unsigned index) noexcept override;
+    void note(std::atomic<bool> &what) noexcept;
+    void act() noexcept;
+    void place(hw::Pc &machine) override;
+
+    void quit() noexcept { end(0); }
+    void end(int status) noexcept;
+    loop::Task<> watch_signals();
+
+    class Notice final : public loop::Work {
+    public:
+        explicit Notice(Session &session) : session_(session) {}
+        void run() noexcept override { session_.act(); }
+
+    private:
+        Session &session_;
+    };
+    void post_notice() noexcept;
+
+    const Options options_;
+    loop::Loop loop_;
+    loop::Signals signals_;
+    chardev::CharBackends backends_;
+    HostClock clock_;
+    AddressMap map_;
+    std::unique_ptr<accel::Accelerator> engine_;
+    hw::AcpiTables acpi_;
+    std::unique_ptr<hw::Pc> machine_;
+
+    Notice notice_{*this};
+    std::atomic<bool> reset_{false}, off_{false}, posted_{false};
+    std::atomic<int> exit_{-1};
+    std::optional<int> status_;
+    std::exception_ptr failure_;
+    int signal_ = 0;
+    loop::TaskGroup tasks_;
+};
+
+} // namespace rhea::emulator
