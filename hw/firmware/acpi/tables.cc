@@ -169,8 +169,9 @@ std::vector<u8> with_header(std::string_view signature, u8 revision, std::span<c
     h.oem_revision = 1;
     std::memcpy(h.creator_id, "RHEA", 4);
     h.creator_revision = 1;
-    std::vector<u8> out = bytes_of(h);
-    out.insert(out.end(), body.begin(), body.end());
+    std::vector<u8> out(sizeof h + body.size());
+    std::memcpy(out.data(), &h, sizeof h);
+    std::ranges::copy(body, out.begin() + sizeof h);
     out[offsetof(AcpiHeader, checksum)] = acpi_checksum(out);
     return out;
 }
