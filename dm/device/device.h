@@ -52,6 +52,7 @@ public:
     }
     void save(state::Writer &out) {
         std::lock_guard guard(*this);
+        settle(); // what is computed only when somebody looks is part of the state now
         out.section(name_, type(), state_version(),
                     [this](state::FieldWriter &f) { save_fields(f); });
     }

@@ -46,7 +46,7 @@ struct Piix4PmState {
     }
 };
 
-class Piix4Pm final : public StateDevice<Piix4PmState> {
+class Piix4Pm : public StateDevice<Piix4PmState> {
 public:
     // For whoever writes FADT. Offsets are from PMBA, which firmware sets.
     static constexpr u16 smi_command_port = 0xb2;

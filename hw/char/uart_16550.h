@@ -71,7 +71,7 @@ public:
               chardev::CharBackend &backend);
     ~Uart16550() override;
 
-    std::string_view type() const noexcept override { return "uart-16550"; }
+    std::string_view type() const noexcept override { return "isa-serial"; }
     std::span<const Window> windows() noexcept override { return windows_; }
     void settle() noexcept override;
 

@@ -25,7 +25,7 @@ struct FwCfgState {
     }
 };
 
-class FwCfg final : public StateDevice<FwCfgState> {
+class FwCfg : public StateDevice<FwCfgState> {
 public:
     // Numbers of the items that are no files.
     enum Key : u16 {

@@ -37,7 +37,7 @@ struct I8042State {
     }
 };
 
-class I8042 final : public StateDevice<I8042State> {
+class I8042 : public StateDevice<I8042State> {
 public:
     I8042(std::string name, IrqLine irq1, IrqLine irq12, MachineEvents &events) noexcept;
 

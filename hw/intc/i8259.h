@@ -17,7 +17,7 @@
 
 namespace rhea::hw {
 
-class I8259Pair final : public StateDevice<accel::I8259PairState>, public IrqSink {
+class I8259Pair : public StateDevice<accel::I8259PairState>, public IrqSink {
 public:
     // `output`: INTR, high while there is something to acknowledge.
     I8259Pair(std::string name, IrqLine output) noexcept;

@@ -12,7 +12,7 @@
 
 namespace rhea::hw {
 
-class IoApic final : public PlainDevice<accel::IoApicState>, public IrqSink {
+class IoApic : public PlainDevice<accel::IoApicState>, public IrqSink {
 public:
     static constexpr unsigned inputs = 24;
     static constexpr u64 default_base = 0xfec0'0000;

@@ -27,7 +27,7 @@
 
 namespace rhea::hw {
 
-class LocalApic final : public StateDevice<accel::LocalApicState>, public accel::VcpuClient {
+class LocalApic : public StateDevice<accel::LocalApicState>, public accel::VcpuClient {
 public:
     static constexpr u64 default_base = 0xfee0'0000;
 

@@ -11,7 +11,7 @@ struct DebugExitState {
     static constexpr auto fields() { return describe<DebugExitState>(); }
 };
 
-class DebugExit final : public PlainDevice<DebugExitState> {
+class DebugExit : public PlainDevice<DebugExitState> {
 public:
     struct Config {
         u16 port = 0x501;

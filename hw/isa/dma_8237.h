@@ -45,7 +45,7 @@ struct DmaPairState {
     }
 };
 
-class DmaPair final : public StateDevice<DmaPairState> {
+class DmaPair : public StateDevice<DmaPairState> {
 public:
     explicit DmaPair(std::string name) noexcept;
     std::string_view type() const noexcept override { return "i8237"; }

@@ -26,7 +26,7 @@ struct Piix3State {
     }
 };
 
-class Piix3 final : public StateDevice<Piix3State>, public IrqSink {
+class Piix3 : public StateDevice<Piix3State>, public IrqSink {
 public:
     // `isa`: line n is ISA interrupt n as the PCI side drives it, to be wired-or with the ISA
     // device's own.

@@ -22,7 +22,7 @@ struct PciHostState {
     }
 };
 
-class PciHost final : public PlainDevice<PciHostState> {
+class PciHost : public PlainDevice<PciHostState> {
 public:
     PciHost(std::string name, AddressMap &map, MachineEvents &events);
 

@@ -17,7 +17,7 @@
 
 namespace rhea::hw {
 
-class I440fx final : public StateDevice<PciConfigState> {
+class I440fx : public StateDevice<PciConfigState> {
 public:
     I440fx(std::string name, AddressMap &map, std::shared_ptr<RamRegion> ram,
            std::shared_ptr<RamRegion> rom);

@@ -57,7 +57,7 @@ struct PitState {
     }
 };
 
-class Pit final : public StateDevice<PitState> {
+class Pit : public StateDevice<PitState> {
 public:
     static constexpr Frequency frequency{1'193'182};
 

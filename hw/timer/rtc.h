@@ -28,7 +28,7 @@ struct RtcState {
     }
 };
 
-class Rtc final : public PlainDevice<RtcState> {
+class Rtc : public PlainDevice<RtcState> {
 public:
     // `calendar_ns`: nanoseconds since 1970 at guest time 0, in the zone that the guest expects.
     Rtc(std::string name, Clock &clock, IrqLine irq8, i64 calendar_ns) noexcept;
