@@ -63,7 +63,7 @@ hw::PcConfig machine_config(const Options &o, chardev::CharBackends &backends) {
     c.calendar_ns = i64{::time(nullptr)} * 1'000'000'000;
     c.boot_order = o.boot_order;
     c.boot_menu = o.boot_menu;
-    c.graphics = false;
+    c.graphics = !o.nographic;
     add_devices(o, backends, c);
     return c;
 }

@@ -24,6 +24,7 @@ Aml link_device(unsigned n) {
     return device(
         as,
         name("_HID", eisa_id("PNP0C0F")) + name("_UID", integer(n + 1)) +
+            name("PRR0", resources(interrupts({0}))) +
             name("_PRS", resources(interrupts({5, 10, 11}))) +
             method("_STA", 0,
                    if_true(bit_and(route, integer(0x80)), give(integer(0x09))) +
