@@ -47,6 +47,9 @@ public:
     // nothing to wait for (no timer, or the clock does not run by itself).
     virtual i64 host_ns_until_deadline() const noexcept = 0;
 
+    // Continue from a saved time; while it stands still. Fires nothing.
+    virtual void set(Time now) noexcept = 0;
+
     // Fires what is due now, in the order of deadlines (equal ones: in the order of arming), each
     // under its device's lock. A timer that fires and arms itself for the past again fires at the
     // next call, so a call ends.
@@ -84,8 +87,7 @@ public:
     void stop() noexcept;
     void resume() noexcept;
     bool running() const noexcept { return running_.load(std::memory_order_acquire); }
-    // While stopped: continue from a saved time.
-    void set(Time now) noexcept;
+    void set(Time now) noexcept override; // while stopped
 
 private:
     // Running: now is the host's time plus the offset. Stopped: now is the offset. Written under
@@ -109,8 +111,7 @@ public:
     void advance_to(Time at) noexcept;
     // Moves on to the next deadline, if there is one; says whether there was.
     bool advance_to_next() noexcept;
-    // From a saved time; fires nothing.
-    void set(Time now) noexcept { now_.store(now, std::memory_order_release); }
+    void set(Time now) noexcept override { now_.store(now, std::memory_order_release); }
 
 private:
     void on_deadline(Time at) noexcept override;

@@ -20,6 +20,7 @@
 #include "hw/timer/rtc.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 namespace rhea::hw {
@@ -342,12 +343,31 @@ void Pc::press_power_button() noexcept {
     power_->press_power_button();
 }
 
+namespace {
+struct ClockState {
+    i64 now = 0; // guest nanoseconds
+    static constexpr auto fields() {
+        return describe<ClockState>(Field<&ClockState::now>{.max = u64{1} << 62});
+    }
+};
+} // namespace
+
 void Pc::save(state::Writer &out) {
+    // What was due when the clock stopped belongs to the saved past: no edge may be left between
+    // two devices' sections.
+    environment_.clock.run_due();
+    const ClockState clock{environment_.clock.now()};
+    out.section("clock", "clock", 1, [&](state::FieldWriter &f) { f.fields(clock); });
     for (Device *device : devices_)
         device->save(out);
 }
 
 Result<> Pc::load(const state::Reader &in) {
+    ClockState clock;
+    TRY(in.section("clock", "clock", 1, [&](state::FieldReader &f) { f.fields(clock); }));
+    if (clock.now < 0)
+        return fail(EINVAL, "saved state of 'clock': a time before the machine was made");
+    environment_.clock.set(clock.now);
     for (Device *device : devices_)
         if (auto done = device->load(in); !done)
             return done;

@@ -20,7 +20,11 @@ struct Machine {
         bench.plug(device());
     }
     Device &device() const noexcept { return rig->device(); }
-    std::vector<u8> save() const { return Bench::save(device()); }
+    // As of now: what only follows from the time that has passed is taken in first, as a load does.
+    std::vector<u8> save() const {
+        device().enter([] {});
+        return Bench::save(device());
+    }
 
     Bench bench;
     std::unique_ptr<Rig> rig;
