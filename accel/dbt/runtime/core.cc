@@ -9,6 +9,7 @@
 #include <asm/prctl.h>
 #include <cstring>
 #include <iterator>
+#include <utility>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -216,47 +217,49 @@ void Core::complete_msr(bool ok, u64 value) noexcept {
     deliver({x86::vector::gp, true, 0, 0});
 }
 
-const x86::Exit &Core::run() noexcept {
+// One round of the run loop: translated code until it leaves, or one step of T0.
+bool Core::run_once(cache::Link *&link) noexcept {
     x86::Cpu &c = cpu();
-    c.exit.kind = ExitKind::none;
+    cache::Link *const from = std::exchange(link, nullptr);
+    if (c.halted) { // HLT has retired
+        c.exit.kind = ExitKind::halt;
+        return false;
+    }
+    if (requests_pending())
+        return false;
+    if (!translatable())
+        return interpret();
+    const u8 *const code = find_code(from);
+    if (!code)
+        return c.exit.kind == ExitKind::none;
+    ++statistics_.entries;
     using Enter = u32 (*)(Area *, const u8 *);
     const auto enter = reinterpret_cast<Enter>(reinterpret_cast<u64>(stubs_.enter));
+    switch (Leave(enter(area_, code))) {
+    case Leave::request:
+    case Leave::lookup:
+    case Leave::resume: break;
+    case Leave::link: link = static_cast<cache::Link *>(area_->link); break;
+    case Leave::interpret: return interpret();
+    case Leave::exit: return false;
+    }
+    return true;
+}
+
+const x86::Exit &Core::run() noexcept {
+    cpu().exit.kind = ExitKind::none;
     cache::Link *link = nullptr;
-    for (;;) {
-        if (c.halted) { // HLT has retired
-            c.exit.kind = ExitKind::halt;
-            break;
-        }
-        if (requests_pending())
-            break;
-        if (!translatable()) {
-            link = nullptr;
-            if (!interpret())
-                break;
-            continue;
-        }
-        const u8 *const code = find_code(link);
-        link = nullptr;
-        if (!code) {
-            if (c.exit.kind != ExitKind::none)
-                break;
-            continue;
-        }
-        ++statistics_.entries;
-        bool on = true;
-        switch (Leave(enter(area_, code))) {
-        case Leave::request:
-        case Leave::lookup:
-        case Leave::resume: break;
-        case Leave::link: link = static_cast<cache::Link *>(area_->link); break;
-        case Leave::interpret: on = interpret(); break;
-        case Leave::exit: on = false; break;
-        }
-        if (!on)
-            break;
+    while (run_once(link)) {
     }
     ++statistics_.exits;
-    return c.exit;
+    return cpu().exit;
+}
+
+const x86::Exit &Core::run_block() noexcept {
+    cpu().exit.kind = ExitKind::none;
+    cache::Link *link = nullptr;
+    run_once(link);
+    return cpu().exit;
 }
 
 // The translation of the code at RIP. Null: a fault was delivered, T0 ran something in its place,
@@ -361,7 +364,7 @@ cache::Block *Core::translate(u64 physical, const x86::Translation &page,
         std::memcpy(bytes + first, second->host, longest);
         x86::lower_one({bytes, first + longest}, offset, mode, cpu(), *lowered_);
     } else {
-        x86::lower_block({page.host, mmu::page_size}, offset, mode, cpu(), *lowered_);
+        x86::lower_block({page.host, mmu::page_size}, offset, mode, cpu(), config_.block_limit, *lowered_);
     }
     cache::Link *links[host::max_links];
     void *handles[host::max_links];

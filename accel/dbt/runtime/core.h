@@ -31,6 +31,8 @@ struct CoreConfig {
     StoreListener *listener = nullptr;
     Tier tier = Tier::translator;
     u64 code_cache_bytes = u64{128} << 20;
+    unsigned block_limit = ir::max_instructions; // guest instructions in a block
+    bool chain = true; // false: every block ends in the run loop (lock-step tests)
 };
 
 struct CoreStatistics {
@@ -58,6 +60,8 @@ public:
     // Runs until cpu().exit asks for something, or a request stopped it (ExitKind::none). Call
     // again when it is served: for I/O through complete().
     const x86::Exit &run() noexcept;
+    // Runs one block (or one instruction, where T0 must); with `chain` off.
+    const x86::Exit &run_block() noexcept;
     // Runs exactly one instruction (or interrupt delivery) in T0, for tests and debuggers.
     const x86::Exit &step() noexcept;
     // The I/O of the last exit is done; `value` is what a read gave.
@@ -91,6 +95,7 @@ private:
     SlowResult access(u64 linear, u32 descriptor) noexcept;
     bool requests_pending() noexcept;
     bool translatable() const noexcept;
+    bool run_once(cache::Link *&link) noexcept; // false: run() must return
     u32 block_mode() const noexcept;
     // False: cpu.exit is filled.
     bool interpret() noexcept;

@@ -386,7 +386,7 @@ Result Lowering::lower(Insn &insn, u16 offset) {
 
 } // namespace
 
-void lower_block(std::span<const u8> page, u16 offset, u32 mode, const Cpu &cpu,
+void lower_block(std::span<const u8> page, u16 offset, u32 mode, const Cpu &cpu, unsigned limit,
                  LoweredBlock &out) noexcept {
     Lowering lowering(mode, cpu, out);
     const CodeSize size =
@@ -397,7 +397,7 @@ void lower_block(std::span<const u8> page, u16 offset, u32 mode, const Cpu &cpu,
     u32 at = offset;
     bool in_shadow = false; // the instruction before was STI
     for (;;) {
-        const bool full = out.insn_count == ir::max_instructions || at >= page.size();
+        const bool full = out.insn_count == limit || at >= page.size();
         Result result = Result::interpret;
         bool crosses = false;
         const unsigned mark = out.ir.count;
