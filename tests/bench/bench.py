@@ -34,6 +34,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(ROOT, "tests", "boot"))
 import guests  # noqa: E402
 import measure  # noqa: E402
+import work  # noqa: E402
 from measure import Broken  # noqa: E402
 
 BUILD = os.path.join(ROOT, os.environ.get("BUILD", "build"))
@@ -42,23 +43,13 @@ RUN_SECONDS = 1800
 GROUPS = ("integer", "float", "memory", "system")
 
 
-def build_work(folder):
-    """The workloads' program, for the guest and for this host alike."""
-    source = os.path.join(HERE, "work")
-    program = os.path.join(folder, "work")
-    files = [os.path.join(source, f) for f in sorted(os.listdir(source)) if f.endswith(".c")]
-    flags = ["-O2", "-fno-math-errno", "-static", f"-I{ROOT}"]
-    subprocess.run(["gcc", *flags, "-o", program, *files], check=True)
-    return program
-
-
 class Guest:
     """Debian's cloud kernel, our initramfs with the workloads in it."""
 
-    def __init__(self, folder, work):
+    def __init__(self, folder, program):
         store = guests.Guests()
         self.kernel = store.kernel("cloud-amd64")
-        with open(work, "rb") as f:
+        with open(program, "rb") as f:
             extra = [guests.file_entry("bin/work", f.read())]
         self.initramfs = os.path.join(folder, "initramfs.gz")
         guests.write(self.initramfs, store.initramfs("amd64", extra))
@@ -70,11 +61,13 @@ class Guest:
         return common + ["-kernel", self.kernel, "-initrd", self.initramfs, "-append", line]
 
 
-def run_native(work, names, scale):
+def run_native(program, names, scale):
     """{name: (group, checksum, CPU seconds)}, the fastest of three."""
     best = {}
     for _ in range(3):
-        out = subprocess.run([work, scale, *names], check=True, stdout=subprocess.PIPE, text=True)
+        out = subprocess.run(
+            [program, scale, *names], check=True, stdout=subprocess.PIPE, text=True
+        )
         for line in out.stdout.splitlines():
             if line.startswith("END "):
                 _, name, group, checksum, seconds = line.split()
@@ -206,16 +199,16 @@ class Options:
 class Bench:
     def __init__(self, options, folder):
         self.options = options
-        work = build_work(folder)
-        listed = subprocess.run([work, "list"], check=True, stdout=subprocess.PIPE, text=True)
+        program = work.build(folder)
+        listed = subprocess.run([program, "list"], check=True, stdout=subprocess.PIPE, text=True)
         rows = [line.split() for line in listed.stdout.splitlines()]
         self.names = [n for n, g in rows if options.wants(n, g)]
         known = {w for row in rows for w in row} | {"boot", "start"}
         for word in options.only:
             if word not in known:
                 sys.exit(f"bench.py: --only={word}: there is no such workload or group")
-        self.guest = Guest(folder, work)
-        self.native = run_native(work, self.names, options.scale) if self.names else {}
+        self.guest = Guest(folder, program)
+        self.native = run_native(program, self.names, options.scale) if self.names else {}
         self.rounds = {e: {"workloads": [], "boot": [], "start": []} for e in options.emulators}
         self.problems = []
 

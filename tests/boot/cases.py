@@ -157,6 +157,130 @@ linux("amd64", "x86_64")
 linux("686-pae", "i686")
 
 
+@case("linux-idle", "linux")
+def _(context):
+    """A guest at its prompt sleeps, and so does the emulator."""
+    with start_linux(context, "cloud-amd64", "quiet", "-no-reboot") as console:
+        to_shell(console, "x86_64")
+        time.sleep(3)
+        before = console.cpu_now()
+        time.sleep(5)
+        spent = console.cpu_now() - before
+        if spent > 1:
+            raise Failure(f"an idle guest cost {spent:.2f} CPU seconds in 5 s")
+
+
+@case("linux-clock", "linux")
+def _(context):
+    """The guest knows the time of day, and it passes as it does here."""
+    with start_linux(context, "cloud-amd64", "quiet", "-no-reboot") as console:
+        to_shell(console, "x86_64")
+        for _ in range(2):
+            there, here = int(console.shell("date +%s").split()[-1]), time.time()
+            if abs(there - here) > 3:
+                raise Failure(f"the guest's clock is off by {there - here:.1f} s")
+            console.shell("sleep 4")
+
+
+@case("linux-memory", "linux")
+def _(context):
+    """More memory than fits below 4 GiB."""
+    with start_linux(context, "cloud-amd64", "quiet", "-no-reboot", "-m", "6G") as console:
+        to_shell(console, "x86_64")
+        total = int(console.shell("head -n 1 /proc/meminfo").split()[-2])
+        if not 5.5 * 2**20 < total < 6 * 2**20:
+            raise Failure(f"the guest has {total} KiB")
+        # Pages above 4 GiB hold what is written to them.
+        console.shell("yes 0123456789abcde | dd bs=64k count=128 iflag=fullblock of=/tmp/large", 300)
+        total = hashlib.md5(b"0123456789abcde\n" * (1 << 19)).hexdigest()
+        must(total, console.shell("md5sum /tmp/large", 300), "md5sum")
+
+
+@case("linux-input", "linux")
+def _(context):
+    """A page of text pasted into the console arrives whole."""
+    with start_linux(context, "cloud-amd64", "quiet", "-no-reboot") as console:
+        to_shell(console, "x86_64")
+        text = "".join(f"line {i} of a long paste, with {i * i} in it\n" for i in range(300))
+        console.shell("stty -echo")
+        console.send(f"cat > /tmp/paste\n{text}\x04")
+        total = console.shell("md5sum < /tmp/paste", 120)
+        must(hashlib.md5(text.encode()).hexdigest(), total, "md5sum of what was pasted")
+
+
+@case("linux-output", "linux")
+def _(context):
+    """Nothing is lost when the guest writes faster than anybody reads."""
+    with start_linux(context, "cloud-amd64", "quiet", "-no-reboot") as console:
+        to_shell(console, "x86_64")
+        console.send("seq 1 20000; echo e''nd\n")
+        console.hold(3)
+        said = console.expect(r"(?s)\n(1\n2\n.*?\n)end\n", 300)[1]
+        if said != "".join(f"{i}\n" for i in range(1, 20001)):
+            raise Failure(f"{len(said)} characters came, and not the right ones: {tail(said)}")
+
+
+# Commands whose output depends on nothing but themselves: the guest's busybox must print what the
+# same program prints here.
+USERLAND = [
+    "seq 1 3000 | awk '{s+=$1*$1/7} END {printf \"%.9f\\n\", s}'",
+    "seq 1 9000 | sort -r | md5sum",
+    "seq 1 9000 | gzip | gunzip | sha1sum",
+    "seq 1 4000 | bzip2 | bunzip2 | sha512sum",
+    "yes abcdefg | head -n 5000 | sed s/c./X/ | cksum",
+    "echo '2^400 % 1000007; 7^90' | bc",
+    "i=0; s=1; while [ $i -lt 3000 ]; do s=$((s * 31 % 65537)); i=$((i+1)); done; echo $s",
+    "for i in 1 2 3 4 5 6 7 8; do (echo $((i * i))); done | tr '\\n' ' '",
+    "seq 1 500 | xargs -n 7 echo | md5sum",
+    "head -c 70000 /dev/zero | tr '\\0' q | uuencode - | md5sum",
+    "sh -c \"trap 'echo caught' USR1; kill -USR1 \\$\\$; echo after\"",
+    "(exit 7); echo $?; false || echo or; true && echo and",
+    "dc -e '30 k 2 v p'",
+    "printf '%d %x %o %e\\n' 12345 48879 511 3.14159",
+]
+
+
+def userland(flavour, machine):
+    @case(f"linux-userland-{flavour}", "linux")
+    def _(context):
+        """A few dozen programs print in the guest what they print natively."""
+        script = "".join(f"({line}) 2>&1\n" for line in USERLAND)
+        native = context.busybox_here(script)
+        with start_linux(context, flavour, "quiet", "-no-reboot") as console:
+            to_shell(console, machine)
+            console.shell("stty -echo")
+            console.send(f"cat > /tmp/script\n{script}\x04")
+            said = console.shell("echo '---'; sh /tmp/script; true", 300).partition("---")[2]
+            if said.strip() != native.strip():
+                for there, here in zip(said.strip().split("\n"), native.strip().split("\n")):
+                    if there != here:
+                        raise Failure(f"the guest says {there!r}, this host {here!r}")
+                raise Failure(f"the guest says {tail(said)}, this host {tail(native)}")
+
+
+userland("cloud-amd64", "x86_64")
+userland("686-pae", "i686")
+
+
+@case("linux-workloads", "linux")
+def _(context):
+    """The bench's workloads, in small: their checksums are those of a native run."""
+    work = context.work_program()
+    native = context.run_here([work, "2"])
+    wanted = dict(re.findall(r"END (\S+ \S+) ([0-9a-f]+)", native))
+    initramfs = context.initramfs_with("amd64", {"bin/work": work})
+    kernel, _ = context.guest("cloud-amd64")
+    arguments = ["-m", "256", "-kernel", kernel, "-initrd", initramfs]
+    arguments += ["-append", "console=ttyS0 quiet rhea.run=work,2", "-serial", "stdio", *QUIET]
+    with context.start(*arguments, "-net", "none") as console:
+        for name, checksum in wanted.items():
+            said = console.expect(rf"END {name} ([0-9a-f]{{16}})", 600)[1]
+            if said != checksum:
+                raise Failure(f"{name}: checksum {said}, natively {checksum}")
+        console.expect("RUN-STATUS 0", 30)
+        console.wait_exit(60)
+
+
 @case("linux-reboot", "linux")
 def _(context):
     """`reboot` starts the machine again."""
@@ -386,6 +510,20 @@ def _(context):
     refuses(
         context, ["-m", "128", "-kernel", kernel, "-initrd", path, *HEADLESS], "(?i)initrd|large"
     )
+
+
+@case("bad-append-long", "bad-input")
+def _(context):
+    """A kernel says in its header how long a command line it takes."""
+    kernel, _ = context.guest("cloud-amd64")
+    refuses(
+        context, ["-kernel", kernel, "-append", "x" * 5000, *HEADLESS], "(?i)-append|command line"
+    )
+
+
+@case("bad-append-without-kernel", "bad-input")
+def _(context):
+    refuses(context, ["-append", "quiet", *HEADLESS], "-kernel")
 
 
 @case("bad-initrd-without-kernel", "bad-input")

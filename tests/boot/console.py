@@ -42,6 +42,7 @@ class Console:
         self.cpu_seconds = 0.0
         self.errors_file = tempfile.TemporaryFile("w+", errors="replace")
         self.changed = threading.Condition()
+        self.held_until = 0.0
         keywords = {"stderr": self.errors_file, "start_new_session": True, "user": user}
         self.terminal = None
         if terminal:
@@ -66,6 +67,8 @@ class Console:
     def _read(self):
         pending = b""
         while True:
+            while time.monotonic() < self.held_until:
+                time.sleep(0.05)
             try:
                 data = os.read(self.read_end, 65536)
             except OSError:  # a terminal whose last user has gone
@@ -114,9 +117,15 @@ class Console:
         size = os.fstat(self.errors_file.fileno()).st_size
         return os.pread(self.errors_file.fileno(), min(size, 65536), 0).decode("utf-8", "replace")
 
+    def hold(self, seconds):
+        """Reads nothing for a while, as a terminal does whose user has stopped it."""
+        self.held_until = time.monotonic() + seconds
+
     # --- what we say ------------------------------------------------------------------------------
     def send(self, text):
-        os.write(self.write_end, text.encode())
+        rest = text.encode()
+        while rest:
+            rest = rest[os.write(self.write_end, rest) :]
 
     def shell(self, command, seconds=60):
         """Runs a command in the guest's shell; its output, once it has ended with status 0."""

@@ -15,14 +15,17 @@ import getopt
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 
 sys.dont_write_bytecode = True
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "bench"))
 import cases  # noqa: E402
 import guests  # noqa: E402
+import work  # noqa: E402
 from console import Console, Failure  # noqa: E402
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -45,17 +48,57 @@ class Context:
         self.folder = tempfile.mkdtemp(prefix=f"rhea-{name}-")
         self.consoles = []
 
-    def guest(self, flavour):
-        """(kernel, initramfs) of a flavour; a case that needs what cannot be had is skipped."""
+    def have(self, key, get):
+        """What get() gives; a case that needs what cannot be had is skipped, and so is the next
+        one, without another try: that may be a network's long time-out."""
         with Context.lock:
-            # What failed once is not tried for every case: that may be a network's long time-out.
-            if flavour in Context.problems:
-                raise Skip(Context.problems[flavour])
-            try:
-                return self.store.pair(flavour, self.folder)
-            except guests.Unavailable as problem:
-                Context.problems[flavour] = f"no guest: {problem}"
-                raise Skip(Context.problems[flavour])
+            if key not in Context.problems:
+                try:
+                    return get()
+                except guests.Unavailable as problem:
+                    Context.problems[key] = f"no guest: {problem}"
+        raise Skip(Context.problems[key])
+
+    def guest(self, flavour):
+        """(kernel, initramfs) of a flavour."""
+        return self.have(flavour, lambda: self.store.pair(flavour, self.folder))
+
+    def busybox_here(self, script):
+        """What a script for busybox's shell prints on this host."""
+        busybox = self.have("amd64 busybox", lambda: self.store.busybox("amd64"))
+        # Applets are looked for before programs only where the shell finds its own name for them.
+        folder = os.path.join(self.folder, "applets")
+        os.mkdir(folder)
+        for applet in self.run_here([busybox, "--list"]).split():
+            os.symlink(busybox, os.path.join(folder, applet))
+        return self.run_here([busybox, "sh", "-c", script], env={"PATH": folder})
+
+    def initramfs_with(self, architecture, programs):
+        """Our initramfs with some files of this host in it: {path there: path here}."""
+        rows = []
+        for name, path in programs.items():
+            with open(path, "rb") as f:
+                rows.append(guests.file_entry(name, f.read()))
+        make = lambda: self.store.initramfs(architecture, rows)
+        return self.file("initramfs-with.gz", self.have(f"{architecture} initramfs", make))
+
+    def work_program(self):
+        """The bench's guest program."""
+        try:
+            return work.build(self.folder)
+        except (OSError, subprocess.CalledProcessError) as problem:
+            raise Skip(f"no static program: {problem}")
+
+    @staticmethod
+    def run_here(argv, **keywords):
+        return subprocess.run(
+            argv,
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            **keywords,
+        ).stdout
 
     def file(self, name, data):
         path = os.path.join(self.folder, name)
