@@ -227,7 +227,7 @@ USERLAND = [
     "seq 1 9000 | sort -r | md5sum",
     "seq 1 9000 | gzip | gunzip | sha1sum",
     "seq 1 4000 | bzip2 | bunzip2 | sha512sum",
-    "yes abcdefg | head -n 5000 | sed s/c./X/ | cksum",
+    "yes abcdefg | head -n 5000 | sed s/c./X/ | sha256sum",
     "echo '2^400 % 1000007; 7^90' | bc",
     "i=0; s=1; while [ $i -lt 3000 ]; do s=$((s * 31 % 65537)); i=$((i+1)); done; echo $s",
     "for i in 1 2 3 4 5 6 7 8; do (echo $((i * i))); done | tr '\\n' ' '",
