@@ -14,7 +14,8 @@ FLOORS = [
     ("emulator", ANYTHING),  # a composition root
     ("dm/daemon", ANYTHING),  # the other one
     ("dm", ["dm"]),
-    ("accel/dbt/adapter", ["dm", "accel/*", "accel/dbt"]),  # the one place that knows both sides
+    ("accel/dbt/adapter", ["dm", "accel/*", "accel/dbt"]),  # the one place that knows both sides,
+    ("accel/dbt/cpu_state", ["dm", "accel/*", "accel/dbt"]),  # with its conversion of CPU states
     ("accel/dbt", ["dm/core", "accel/dbt"]),  # the translator is a library of its own
     ("accel/kvm", ["dm", "accel/*", "accel/kvm"]),
     ("accel/xen", ["dm", "accel/*", "accel/xen"]),
