@@ -64,8 +64,11 @@ void drop_inner_segments(Cpu &cpu, unsigned level) {
     for (const SegmentName name : {es, ds, fs, gs}) {
         const Segment &s = cpu.seg[name];
         const bool conforming_code = s.is(Segment::code) && s.is(Segment::conforming);
-        if (s.is(Segment::present) && s.dpl() < level && !conforming_code)
+        if (s.is(Segment::present) && s.dpl() < level && !conforming_code) {
+            const u64 base = s.base; // stays: 64-bit code addresses FS and GS by it
             cpu.seg[name] = null_segment(0);
+            cpu.seg[name].base = base;
+        }
     }
 }
 

@@ -52,7 +52,9 @@ bool reads_as_zero(u32 number) {
     case 0xc001'1023:
     case 0xc001'1029: // DE_CFG
     case msr::debug_ctl: return true;
-    default: return number >= msr::last_branch_from && number <= msr::last_int_to;
+    default:
+        return (number >= msr::last_branch_from && number <= msr::last_int_to) ||
+               (number >= 0xc001'0000 && number <= 0xc001'0007); // performance counters: none counts
     }
 }
 
