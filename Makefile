@@ -36,6 +36,7 @@ COMPILE = $(CCACHE) $(CXX) -std=c++20 $(OPTIMISE) -g -Wall -Wextra -Wshadow -Wco
 LINK = $(CXX) -g -pthread $(SANITIZE_FLAGS) $(USER_LDFLAGS)
 
 # Extra flags of single files: FLAGS_<path without .cc>.o := ...
+FLAGS_emulator/main.o := -DRHEA_VERSION='"$(VERSION)"'
 
 # --- sources -------------------------------------------------------------------------------------
 LIBRARIES := dm accel hw block net

@@ -1,11 +1,9 @@
 // rhea: runs one guest. Exit status: 0 when the guest powered off (or reset, with -no-reboot), 1
-// for a configuration that cannot be, with a message; what the guest chose by isa-debug-exit; or
-// death by the signal that ended us.
-#include <csignal>
+// for a configuration that cannot be, with a message; what the guest chose by isa-debug-exit; 0 when
+// Ctrl-A x or a signal ended it.
 #include <cstdio>
 #include <pthread.h>
 #include <string>
-#include <unistd.h>
 #include <vector>
 
 #include "dm/core/config_error.h"
@@ -63,17 +61,8 @@ int run(std::span<const std::string_view> words) {
     turn_on_traces(o);
     if (!o.name.empty())
         ::pthread_setname_np(::pthread_self(), o.name.substr(0, 15).c_str());
-    int status = 0, signal = 0;
-    {
-        Session session(o);
-        status = session.run();
-        signal = session.ended_by_signal();
-    }
-    if (signal) { // so that whoever waits for us learns what it was
-        ::signal(signal, SIG_DFL);
-        ::raise(signal);
-    }
-    return status;
+    Session session(o);
+    return session.run();
 }
 
 } // namespace

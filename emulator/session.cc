@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <array>
 #include <csignal>
+#include <cstring>
 #include <ctime>
 #include <unistd.h>
 
 #include "accel/dbt/adapter.h"
 #include "dm/config/key_value.h"
+#include "dm/core/log.h"
 #include "emulator/devices.h"
 #include "hw/acpi/piix4_pm.h"
 #include "hw/firmware/file.h"
@@ -43,8 +45,14 @@ std::vector<u8> firmware(const Options &o) {
     const auto found = std::ranges::find_if(
         places, [](const std::string &p) { return ::access(p.c_str(), F_OK) == 0; });
     try {
-        if (found != places.end())
-            return whole_file(*found);
+        if (found != places.end()) {
+            std::vector<u8> image = whole_file(*found);
+            constexpr usize unit = 64 << 10;
+            if (image.empty() || image.size() % unit)
+                throw ConfigError("has " + std::to_string(image.size()) +
+                                  " bytes; a firmware image is a multiple of 64 KiB");
+            return image;
+        }
         throw ConfigError(o.bios.empty()
                               ? "not found; install the package 'seabios', or name a file by -bios"
                               : "there is no such file");
@@ -158,7 +166,7 @@ int Session::run() {
     machine_->pause();
     if (failure_)
         std::rethrow_exception(failure_);
-    if (!signal_)
+    if (!in_a_hurry_)
         backends_.flush();
     return *status_;
 }
@@ -227,7 +235,8 @@ loop::Task<> Session::watch_signals() {
                 terminal->raw();
             continue;
         }
-        signal_ = signal;
+        RHEA_LOG(info, "ended by signal %d (%s)", signal, ::strsignal(signal));
+        in_a_hurry_ = true;
         end(0);
     }
 }

@@ -28,8 +28,6 @@ public:
     /// Runs the guest to its end; the exit status. Throws ConfigError if a reset cannot load the
     /// kernel again.
     int run();
-    /// The signal that ended it, 0 if none did.
-    int ended_by_signal() const { return signal_; }
 
 private:
     void reset_requested() noexcept override { note(reset_); }
@@ -69,7 +67,7 @@ private:
     std::atomic<int> exit_{-1};
     std::optional<int> status_;
     std::exception_ptr failure_;
-    int signal_ = 0;
+    bool in_a_hurry_ = false; // a signal ended it: do not wait for who reads our output
     loop::TaskGroup tasks_;
 };
 
