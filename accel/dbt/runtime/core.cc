@@ -93,7 +93,7 @@ bool Core::translatable() const noexcept {
                   refused = x86::mode::trap | x86::mode::vm86;
     return config_.tier == Tier::translator && (c.mode & (needed | refused)) == needed &&
            (c.mode & x86::mode::code_mask) != x86::mode::code16 && (c.mode & x86::mode::stack32) &&
-           !c.interrupt_shadow && c.io.served == 0 && !c.single_step_pending &&
+           !c.interrupt_shadow && c.io.served == 0 && !c.single_step_pending && !c.pending.valid &&
            !(c.rflags & x86::flag::rf);
 }
 

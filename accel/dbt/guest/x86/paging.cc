@@ -448,17 +448,18 @@ void flush_tlb(Cpu &cpu, bool global_too) noexcept {
 void flush_tlb_page(Cpu &cpu, u64 linear) noexcept {
     mmu::Tlb &tlb = cpu.tlb;
     ++tlb.walk_generation;
-    const unsigned code_page = mmu::code_page_hash(linear);
-    if (tlb.code_pages[code_page >> 6] >> (code_page & 63) & 1) {
-        ++tlb.code_generation[0];
-        ++tlb.code_generation[1];
-    }
     const u64 region = linear >> 22;
     unsigned shift = mmu::page_shift;
     if (tlb.large_1g >> (linear >> 30 & 63) & 1)
         shift = 30;
     else if (tlb.large_4m[region >> 6 & 63] >> (region & 63) & 1)
         shift = 22;
+    // Code of a large page may have been found in any part of it.
+    const unsigned code_page = mmu::code_page_hash(linear);
+    if (shift != mmu::page_shift || (tlb.code_pages[code_page >> 6] >> (code_page & 63) & 1)) {
+        ++tlb.code_generation[0];
+        ++tlb.code_generation[1];
+    }
     const unsigned count = shift == 30 ? mmu::tlb_size : 1u << (shift - mmu::page_shift);
     const unsigned first = mmu::tlb_index(linear) & ~(count - 1);
     for (unsigned user = 0; user < 2; ++user) {
