@@ -690,6 +690,8 @@ private:
             return DecodeStatus::invalid;
         insn_.op = entry->op;
         insn_.cpuid_feature = entry->feature;
+        if (opcode == 0x82) // the alias of 80 that 64-bit mode does not have: as hosts can run it
+            insn_.opcode = 0x80;
         apply_size_rules(*entry);
         const bool memory = insn_.has_modrm && insn_.modrm < 0xc0 &&
                             (entry->attributes & attribute::ignore_mod) == 0;

@@ -297,7 +297,6 @@ Outcome arpl(Context &context, const Insn &insn, Fault &fault) noexcept {
     if (!plain_protected(cpu))
         return raise(fault, vector::ud);
     u64 destination, source;
-    RHEA_T0_TRY(probe_operand_write(context, insn, 0, fault));
     RHEA_T0_TRY(read_operand(context, insn, 0, destination, fault));
     RHEA_T0_TRY(read_operand(context, insn, 1, source, fault));
     const bool raised = (destination & 3) < (source & 3);

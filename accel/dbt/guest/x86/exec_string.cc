@@ -232,6 +232,18 @@ bool comparison_ends(const Cpu &cpu, const Insn &insn) noexcept {
     return ((cpu.rflags & flag::zf) != 0) == (insn.prefix_rep == 0xf2);
 }
 
+// Of a repeated comparison that faults, registers tell how far it came, but EFLAGS are those from
+// before it (SDM volume 2, REP).
+template <class Body>
+Outcome iterate_comparison(const StringState &state, const Insn &insn, Body body) noexcept {
+    Cpu &cpu = state.cpu;
+    const u64 flags = cpu.rflags;
+    const Outcome outcome = iterate(state, insn, body, [&] { return comparison_ends(cpu, insn); });
+    if (outcome == Outcome::fault)
+        cpu.rflags = flags;
+    return outcome;
+}
+
 Outcome compare_strings(Context &context, const Insn &insn, Fault &fault) noexcept {
     Cpu &cpu = context.cpu;
     const StringState state(cpu, insn, element_size(insn));
@@ -251,7 +263,7 @@ Outcome compare_strings(Context &context, const Insn &insn, Fault &fault) noexce
         state.retire(1);
         return Outcome::ok;
     };
-    return iterate(state, insn, body, [&] { return comparison_ends(cpu, insn); });
+    return iterate_comparison(state, insn, body);
 }
 
 Outcome scan_string(Context &context, const Insn &insn, Fault &fault) noexcept {
@@ -286,7 +298,7 @@ Outcome scan_string(Context &context, const Insn &insn, Fault &fault) noexcept {
         state.retire(1);
         return Outcome::ok;
     };
-    return iterate(state, insn, body, [&] { return comparison_ends(cpu, insn); });
+    return iterate_comparison(state, insn, body);
 }
 
 Outcome input_string(Context &context, const Insn &insn, Fault &fault) noexcept {

@@ -296,10 +296,26 @@ void commit_image(Cpu &cpu, X87Frame &frame, bool ignored_error) noexcept {
     std::memcpy(cpu.fpu.st, frame.image.st, sizeof cpu.fpu.st);
 }
 
+// FXSAVE images hold the stack from its top; MM0 … MM7 are the registers themselves.
+unsigned top(const Cpu &cpu) noexcept {
+    return cpu.fpu.status >> 11 & 7;
+}
+const u64 &mm(const Cpu &cpu, unsigned index) noexcept {
+    return cpu.fpu.st[(index - top(cpu)) & 7].mantissa;
+}
+
+// What every MMX instruction does to the x87 state besides its result.
+void enter_mmx_state(Cpu &cpu) noexcept {
+    std::rotate(std::begin(cpu.fpu.st), std::begin(cpu.fpu.st) + ((8 - top(cpu)) & 7),
+                std::end(cpu.fpu.st));
+    cpu.fpu.status = u16(cpu.fpu.status & ~0x3800);
+    cpu.fpu.tag = 0xff;
+}
+
 Outcome mmx(Context &context, const Insn &insn, Fault &fault) noexcept {
     Cpu &cpu = context.cpu;
-    // CVTPI2PD from memory is the one that leaves the x87 state alone.
-    if (insn.opcode == 0x2a && insn.prefix_66 && insn.modrm < 0xc0)
+    // CVTPI2PS and CVTPI2PD from memory leave the x87 state alone.
+    if (!uses(insn, OperandKind::mmx))
         return sse(context, insn, fault);
     if (!thunks().valid())
         return raise(fault, vector::ud);
@@ -324,7 +340,10 @@ Outcome mmx(Context &context, const Insn &insn, Fault &fault) noexcept {
         thunks().run(native, frame, false);
         return frame.image.mxcsr & mxcsr_flags;
     };
-    RHEA_T0_TRY(take_sse_exceptions(cpu, run_masked(cpu.mxcsr, run), fault));
+    const SseExceptions exceptions = run_masked(cpu.mxcsr, run);
+    if (exceptions.fault) // of a conversion: the change of state comes first
+        enter_mmx_state(cpu);
+    RHEA_T0_TRY(take_sse_exceptions(cpu, exceptions, fault));
     RHEA_T0_TRY(store(context, memory, fault));
     for (const Operand &operand : insn.operand) {
         if ((operand.access & access::write) == 0)
@@ -340,6 +359,7 @@ Outcome mmx(Context &context, const Insn &insn, Fault &fault) noexcept {
 
 Outcome emms(Context &context, const Insn &, Fault &fault) noexcept {
     RHEA_T0_TRY(check_mmx(context.cpu, fault));
+    enter_mmx_state(context.cpu);
     context.cpu.fpu.tag = 0;
     return Outcome::ok;
 }
@@ -352,7 +372,7 @@ Outcome masked_move(Context &context, const Insn &insn, Fault &fault) noexcept {
     u8 data[16] = {}, mask[16] = {};
     const auto value = [&](u8(&to)[16], const Operand &operand) noexcept {
         if (is_mmx)
-            std::memcpy(to, &cpu.fpu.st[operand.index].mantissa, 8);
+            std::memcpy(to, &mm(cpu, operand.index), 8);
         else
             std::memcpy(to, &cpu.xmm[operand.index], 16);
     };
@@ -366,27 +386,24 @@ Outcome masked_move(Context &context, const Insn &insn, Fault &fault) noexcept {
             last = i;
         }
     }
-    if (first < size) {
-        u64 linear = 0;
-        const u64 offset = cpu.gpr[rdi] & size_mask(insn.address_size);
-        RHEA_T0_TRY(
-            linear_address(context, insn.segment, offset, size, AccessType::write, linear, fault));
+    u64 linear = 0;
+    const u64 offset = cpu.gpr[rdi] & size_mask(insn.address_size);
+    RHEA_T0_TRY(
+        linear_address(context, insn.segment, offset, size, AccessType::write, linear, fault));
+    if (first < size)
         RHEA_T0_TRY(
             probe_write(context, linear + first, last - first + 1, Privilege::current, fault));
-        for (unsigned i = first; i <= last;) {
-            unsigned end = i;
-            while (end <= last && (mask[end] & 0x80))
-                ++end;
-            if (end > i)
-                RHEA_T0_TRY(write_memory(context, linear + i, data + i, end - i, Privilege::current,
-                                         fault));
-            i = end + 1;
-        }
+    for (unsigned i = first; i <= last && i < size;) {
+        unsigned end = i;
+        while (end <= last && (mask[end] & 0x80))
+            ++end;
+        if (end > i)
+            RHEA_T0_TRY(
+                write_memory(context, linear + i, data + i, end - i, Privilege::current, fault));
+        i = end + 1;
     }
-    if (is_mmx) { // as every MMX instruction does
-        cpu.fpu.tag = 0xff;
-        cpu.fpu.status = u16(cpu.fpu.status & ~0x3800);
-    }
+    if (is_mmx)
+        enter_mmx_state(cpu);
     return Outcome::ok;
 }
 
@@ -448,11 +465,15 @@ Outcome fpu(Context &context, const Insn &insn, Fault &fault) noexcept {
     if (kind.waiting)
         RHEA_T0_TRY(check_x87_error(cpu, fault));
     MemoryOperand memory;
-    RHEA_T0_TRY(load(context, insn, memory, fault));
+    if (insn.operand[0].kind == OperandKind::memory)
+        memory.operand = &insn.operand[0];
+    // A store that an unmasked exception keeps from happening does not look at its address.
+    const bool may_not_store = memory.written() && !kind.control;
+    if (!may_not_store)
+        RHEA_T0_TRY(load(context, insn, memory, fault));
     const NativeInsn native = x87_insn(insn);
     const bool flags = (insn.flags_read | insn.flags_written) != 0;
     const bool ignore_error = kind.waiting && x87_error_pending(cpu);
-    const bool may_not_store = memory.written() && !kind.control;
     X87Frame frame;
     StoreDetector detector(memory);
     const auto run = [&](u8 fill) noexcept {
@@ -469,6 +490,9 @@ Outcome fpu(Context &context, const Insn &insn, Fault &fault) noexcept {
         run(0xa5);
         stores = !detector.looks_untouched();
     }
+    if (stores && may_not_store)
+        RHEA_T0_TRY(
+            locate(context, insn, *memory.operand, memory.operand->size, memory.linear, fault));
     if (stores)
         RHEA_T0_TRY(store(context, memory, fault));
     for (const Operand &operand : insn.operand) {

@@ -66,6 +66,8 @@ private:
         }
         if (insn.address_size == 2)
             return false;
+        if (insn.segment == cs && (mode_ & mode::code_mask) != mode::code64)
+            return false; // flat, but not writable and perhaps not readable
         if (insn.segment == fs || insn.segment == gs) {
             if (!(mode_ & (insn.segment == fs ? mode::flat_fs : mode::flat_gs)))
                 return false;

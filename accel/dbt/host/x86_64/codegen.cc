@@ -335,6 +335,8 @@ void Generator::emit(const ir::Op &op) {
     }
     case Kind::set_address:
         compute_address(op.address, false);
+        if (op.size == 4 && op.address.offset_size == 8) // for registers that live in memory
+            e_.mov32(r14, r14);
         assign(op.destination, r14, op.size);
         break;
     case Kind::jump:
