@@ -158,6 +158,36 @@ GUEST_CODE(guest_divide, R"(
     idiv %rcx
     hlt
 )");
+GUEST_CODE(guest_x87, R"(
+    fninit
+    mov $0x200000, %ebx
+    movl $7, (%rbx)
+    fildl (%rbx)
+    fld1
+    fdivp
+    fsts 8(%rbx)
+    fld %st(0)
+    fsqrt
+    fcomi %st(1), %st
+    seta %al
+    fstpt 16(%rbx)
+    fstpl 32(%rbx)
+    fnstcw 40(%rbx)
+    movw $0x0e7f, 42(%rbx)
+    fldcw 42(%rbx)
+    fldpi
+    fistpq 48(%rbx)
+    fldcw 40(%rbx)
+    movq (%rbx), %mm3
+    paddb %mm3, %mm3
+    movq %mm3, 56(%rbx)
+    emms
+    fnstsw %ax
+    cpuid
+    fldl2e
+    fstpl 64(%rbx)
+    hlt
+)");
 // Overwrites an instruction of the running block, and one of a block that has run before.
 GUEST_CODE(guest_self_modifying, R"(
     lea guest_patched(%rip), %rbx
@@ -278,7 +308,8 @@ INSTANTIATE_TEST_SUITE_P(Programs, BothTiers,
                          testing::Values(PROGRAM(guest_sum), PROGRAM(guest_high_registers),
                                          PROGRAM(guest_calls), PROGRAM(guest_memory),
                                          PROGRAM(guest_flags), PROGRAM(guest_sse),
-                                         PROGRAM(guest_divide), PROGRAM(guest_self_modifying)),
+                                         PROGRAM(guest_divide), PROGRAM(guest_x87),
+                                         PROGRAM(guest_self_modifying)),
                          [](const auto &p) { return std::string(p.param.name); });
 
 TEST(dbt_core, sum_is_right) {

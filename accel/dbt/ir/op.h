@@ -45,18 +45,20 @@ enum class Kind : u8 {
     store,  // memory[address] = source (register, temp, immediate or page-relative)
     set,    // destination = source, all `size` bytes, no flags
     add,    // destination = source register + immediate, no flags, cut to `size`
-    set_address,       // destination = address (LEA), cut to `size`
-    jump,              // to page offset `immediate`
-    jump_looked_up,    // the same, but its mapping must be looked up each time: it lies in two pages
-    branch,            // the same if `condition` holds, else go on
+    set_address,    // destination = address (LEA), cut to `size`
+    jump,           // to page offset `immediate`
+    jump_looked_up, // the same, but its mapping must be looked up each time: it lies in two pages
+    branch,         // the same if `condition` holds, else go on
     branch_count_zero, // JCXZ by `size`: if the count register (by address size) is zero
     jump_indirect,     // to the linear address in `source`
     read_flags,        // destination = RFLAGS as PUSHF stores it
-    clear_flags,        // RFLAGS &= ~immediate: of the flags that EFLAGS does not hold meanwhile
-    set_flags,          // RFLAGS |= immediate; IF with a shadow, which the block still holds
-    read_time,          // RDTSC
-    read_selector,      // destination = selector of segment register `immediate`
-    interpret,          // leaves: T0 runs the instruction at `offset`
+    clear_flags,       // RFLAGS &= ~immediate: of the flags that EFLAGS does not hold meanwhile
+    set_flags,         // RFLAGS |= immediate; IF with a shadow, which the block still holds
+    read_time,         // RDTSC
+    use_x87,           // the x87 registers are about to be used
+    load_x87_control,  // FLDCW; leaves for T0 if it unmasks an exception
+    read_selector,     // destination = selector of segment register `immediate`
+    interpret,         // leaves: T0 runs the instruction at `offset`
     nothing,
 };
 

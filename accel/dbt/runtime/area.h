@@ -33,8 +33,10 @@ struct Area {
     x86::Cpu cpu;
     Area *self;
     u64 dispatch_key;
-    void *link;       // cache::Link that was followed, for Leave::link
-    void *owner;      // dbt::Core
+    void *link;   // cache::Link that was followed, for Leave::link
+    void *owner;  // dbt::Core
+    u32 fpu_live; // the x87 registers are in the host's; else in cpu.fpu. 0 whenever C++ code looks
+    u32 reserved;
     u64 native_stack; // host RSP while translated code runs
     JumpEntry jump[jump_size];
     alignas(16) u8 bounce[64]; // data of loads that cross pages

@@ -9,10 +9,10 @@
 #include <asm/prctl.h>
 #include <cstring>
 #include <iterator>
-#include <utility>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include <utility>
 
 namespace rhea::dbt {
 
@@ -73,14 +73,19 @@ void Core::attach_thread() noexcept {
 }
 
 void Core::state_changed() noexcept {
+    event_ = no_event;
+    shut_down_ = false;
     x86::flush_tlb(cpu(), true);
     x86::update_mode(cpu());
 }
 
 // What the code cache is keyed with: only what translation depends on.
 u32 Core::block_mode() const noexcept {
-    u32 mode = cpu().mode & ~x86::mode::x87;
-    // Unmasked SSE exceptions are delivered precisely by T0; MXCSR changes only there.
+    u32 mode = cpu().mode;
+    constexpr u16 x87_masks = 0x3f, x87_error = 0x80;
+    if ((cpu().fpu.control & x87_masks) != x87_masks || (cpu().fpu.status & x87_error))
+        mode &= ~x86::mode::x87;
+    // Unmasked x87 and SSE exceptions are delivered precisely by T0; MXCSR changes only there.
     constexpr u32 all_masked = 0x1f80;
     if ((cpu().mxcsr & all_masked) != all_masked)
         mode &= ~x86::mode::sse;
@@ -175,31 +180,45 @@ const x86::Exit &Core::step() noexcept {
     return cpu().exit;
 }
 
-bool Core::deliver(const x86::Fault &fault) noexcept {
+Core::Delivery Core::deliver(const x86::Fault &fault) noexcept {
     x86::materialise_flags(cpu());
     if (fault.vector == x86::vector::pf)
         cpu().cr2 = fault.address;
     if (x86::deliver_exception(context_, fault.vector, fault.has_error_code, fault.error_code) !=
         Step::exit)
-        return true;
-    // The delivery met a device (or shut the CPU down). It has changed nothing: T0 runs the
-    // instruction again, faults again and finds the answer in the log. A shutdown is final.
+        return Delivery::done;
     if (cpu().exit.kind == ExitKind::shutdown)
-        return false;
+        return Delivery::shut_down;
+    // The IDT, GDT or stack is a device. Nothing has changed yet: T0 can run the instruction again,
+    // fault again and find the device's answers in the log.
     cpu().io.served = cpu().io.cursor = 0;
-    return interpret();
+    return Delivery::again_in_t0;
 }
 
 void Core::deliver_interrupt(u8 vector) noexcept {
-    cpu().exit.kind = ExitKind::none;
-    x86::materialise_flags(cpu());
-    x86::deliver_interrupt(context_, vector);
+    event_ = vector;
+    deliver_event();
 }
 
 void Core::deliver_nmi() noexcept {
-    cpu().exit.kind = ExitKind::none;
-    x86::materialise_flags(cpu());
-    x86::deliver_nmi(context_);
+    event_ = event_nmi;
+    deliver_event();
+}
+
+// False: cpu.exit says what the delivery needs first (or that the CPU has shut down).
+bool Core::deliver_event() noexcept {
+    x86::Cpu &c = cpu();
+    c.exit.kind = ExitKind::none;
+    c.io.cursor = 0;
+    x86::materialise_flags(c);
+    const Step step = event_ == event_nmi ? x86::deliver_nmi(context_)
+                                          : x86::deliver_interrupt(context_, u8(event_));
+    if (step == Step::exit && c.exit.kind != ExitKind::shutdown)
+        return false; // run() tries again when it is served
+    shut_down_ = step == Step::exit;
+    event_ = no_event;
+    c.io.served = c.io.cursor = 0;
+    return !shut_down_;
 }
 
 void Core::complete(u64 value) noexcept {
@@ -214,7 +233,8 @@ void Core::complete_msr(bool ok, u64 value) noexcept {
         return;
     }
     cpu().io.served = cpu().io.cursor = 0;
-    deliver({x86::vector::gp, true, 0, 0});
+    if (deliver({x86::vector::gp, true, 0, 0}) == Delivery::shut_down)
+        shut_down_ = true;
 }
 
 // One round of the run loop: translated code until it leaves, or one step of T0.
@@ -246,8 +266,19 @@ bool Core::run_once(cache::Link *&link) noexcept {
     return true;
 }
 
-const x86::Exit &Core::run() noexcept {
+// What was left over from outside run(): an event whose delivery needs I/O, a shutdown.
+bool Core::ready_to_run() noexcept {
     cpu().exit.kind = ExitKind::none;
+    if (event_ != no_event && !deliver_event())
+        return false;
+    if (shut_down_)
+        cpu().exit.kind = ExitKind::shutdown;
+    return !shut_down_;
+}
+
+const x86::Exit &Core::run() noexcept {
+    if (!ready_to_run())
+        return cpu().exit;
     cache::Link *link = nullptr;
     while (run_once(link)) {
     }
@@ -256,7 +287,8 @@ const x86::Exit &Core::run() noexcept {
 }
 
 const x86::Exit &Core::run_block() noexcept {
-    cpu().exit.kind = ExitKind::none;
+    if (!ready_to_run())
+        return cpu().exit;
     cache::Link *link = nullptr;
     run_once(link);
     return cpu().exit;
@@ -277,7 +309,8 @@ const u8 *Core::find_code(cache::Link *link) noexcept {
     x86::Fault fault{};
     const Outcome outcome = x86::translate_fetch(context_, linear, page, fault);
     if (outcome == Outcome::fault) {
-        deliver(fault);
+        if (deliver(fault) == Delivery::again_in_t0)
+            interpret();
         return nullptr;
     }
     if (outcome == Outcome::exit || !page.host) {
@@ -364,7 +397,8 @@ cache::Block *Core::translate(u64 physical, const x86::Translation &page,
         std::memcpy(bytes + first, second->host, longest);
         x86::lower_one({bytes, first + longest}, offset, mode, cpu(), *lowered_);
     } else {
-        x86::lower_block({page.host, mmu::page_size}, offset, mode, cpu(), config_.block_limit, *lowered_);
+        x86::lower_block({page.host, mmu::page_size}, offset, mode, cpu(), config_.block_limit,
+                         *lowered_);
     }
     cache::Link *links[host::max_links];
     void *handles[host::max_links];
@@ -468,7 +502,12 @@ SlowResult Core::access(u64 linear, u32 descriptor) noexcept {
         // Not canonical: #SS(0) instead of #GP(0) if the operand is based on RSP or RBP, which T0 sees.
         if (fault.vector == x86::vector::gp)
             return by_interpreter;
-        return {nullptr, u64(deliver(fault) ? Leave::resume : Leave::exit)};
+        switch (deliver(fault)) {
+        case Delivery::done: return {nullptr, u64(Leave::resume)};
+        case Delivery::again_in_t0: return by_interpreter;
+        case Delivery::shut_down: break;
+        }
+        return {nullptr, u64(Leave::exit)};
     };
     if (offset + size > mmu::page_size) {
         if (write)

@@ -69,7 +69,7 @@ public:
     // The same for an MSR; `ok` false: there is no such register or value, and the guest gets
     // #GP(0).
     void complete_msr(bool ok, u64 value) noexcept;
-    // After ExitKind::interrupt_window and nmi_window. May leave an exit of its own behind.
+    // After ExitKind::interrupt_window and nmi_window.
     void deliver_interrupt(u8 vector) noexcept;
     void deliver_nmi() noexcept;
 
@@ -95,11 +95,14 @@ private:
     SlowResult access(u64 linear, u32 descriptor) noexcept;
     bool requests_pending() noexcept;
     bool translatable() const noexcept;
+    bool ready_to_run() noexcept;
+    bool deliver_event() noexcept;
     bool run_once(cache::Link *&link) noexcept; // false: run() must return
     u32 block_mode() const noexcept;
     // False: cpu.exit is filled.
     bool interpret() noexcept;
-    bool deliver(const x86::Fault &fault) noexcept;
+    enum class Delivery : u8 { done, again_in_t0, shut_down };
+    Delivery deliver(const x86::Fault &fault) noexcept;
     const u8 *find_code(cache::Link *link) noexcept;
     cache::Block *translate(u64 physical, const x86::Translation &page,
                             const x86::Translation *second, u32 mode) noexcept;
@@ -124,6 +127,9 @@ private:
     std::unique_ptr<x86::LoweredBlock> lowered_;
     std::unique_ptr<host::Generated> generated_;
     CoreStatistics statistics_;
+    static constexpr int no_event = -1, event_nmi = 256;
+    int event_ = no_event; // vector that is being delivered
+    bool shut_down_ = false;
 };
 
 } // namespace rhea::dbt

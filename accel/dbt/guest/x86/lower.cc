@@ -88,6 +88,7 @@ private:
     Result call(const Insn &insn);
     Result call_indirect(const Insn &insn, bool is_call);
     Result ret(const Insn &insn);
+    Result x87(const Insn &insn);
     void push_value(SourceKind kind, u8 reg, i64 immediate);
     bool load_target(const Insn &insn);
     i64 branch_target(const Insn &insn) const {
@@ -218,6 +219,24 @@ Result Lowering::ret(const Insn &insn) {
     return Result::end;
 }
 
+// The mode promises that all x87 exceptions are masked and none is pending (Core::block_mode), so
+// the host runs these as they are. What loads or clears that state goes to T0.
+Result Lowering::x87(const Insn &insn) {
+    if (!(mode_ & mode::x87))
+        return Result::interpret;
+    const bool memory = insn.modrm < 0xc0;
+    const unsigned group = insn.modrm >> 3 & 7;
+    append({.kind = Kind::use_x87});
+    if (insn.opcode == 0xd9 && memory && group == 5) {
+        ir::Op o{.kind = Kind::load_x87_control, .size = 2};
+        if (!address_of(insn, o.address))
+            return Result::interpret;
+        append(o);
+        return Result::next;
+    }
+    return native(insn); // environments and whole states are too large for it, and go to T0
+}
+
 Result Lowering::lower(Insn &insn, u16 offset) {
     offset_ = offset;
     if (insn.cpuid_feature != u16(Feature::none) && !cpu_has(cpu_, insn.cpuid_feature) &&
@@ -284,6 +303,15 @@ Result Lowering::lower(Insn &insn, u16 offset) {
     case Op::stc:
     case Op::cmc: return native(insn);
     case Op::sse: return mode_ & mode::sse ? native(insn) : Result::interpret;
+    case Op::fpu: return x87(insn);
+    case Op::mmx:
+    case Op::emms:
+        if (!(mode_ & mode::x87) || (insn.op == Op::mmx && !(mode_ & mode::sse)))
+            return Result::interpret;
+        append({.kind = Kind::use_x87});
+        return native(insn);
+    case Op::fwait: // nothing can be pending while all exceptions are masked
+        return mode_ & mode::x87 ? Result::next : Result::interpret;
     case Op::div:
     case Op::idiv:
         return insn.operand_size >= 4 && !insn.operand[0].high && insn.operand[0].size >= 4

@@ -26,7 +26,7 @@ public:
     void run();
 
 private:
-    enum class ColdKind : u8 { slow_access, interpret, request, link };
+    enum class ColdKind : u8 { slow_access, interpret, request, link, load_x87 };
     struct Cold {
         ColdKind kind;
         Label from;
@@ -74,6 +74,7 @@ private:
     const bool code64_, user_;
     Emitter e_;
     FlagState flags_;
+    bool x87_ready_ = false;
     unsigned cold_count_ = 0;
     Cold cold_[max_cold];
 };
@@ -348,6 +349,26 @@ void Generator::emit(const ir::Op &op) {
         page_relative(r14, op.immediate);
         to_stub(e_.jmp(), stubs_.lookup);
         break;
+    case Kind::use_x87: {
+        if (x87_ready_)
+            break;
+        x87_ready_ = true;
+        flags_.before_clobber();
+        e_.alu_imm(7, gs_at(offset_fpu_live), 0, 4);
+        const Label absent = e_.jcc(equal);
+        add_cold({ColdKind::load_x87, absent, op.offset, 0, e_.here(), 0, {}});
+        break;
+    }
+    case Kind::load_x87_control: {
+        constexpr i32 masks = 0x3f;
+        probe(op, 2, false);
+        e_.load_sized(r13, at(r14), 2);
+        e_.alu_imm(4, r13, masks, false);
+        e_.alu_imm(7, r13, masks, false);
+        add_cold({ColdKind::interpret, e_.jcc(not_equal), op.offset, 0, nullptr, 0, {}});
+        e_.op({.byte = 0xd9}, 5, at(r14));
+        break;
+    }
     case Kind::read_selector:
         e_.load_sized(r13,
                       gs_at(offset_segments + i32(op.immediate) * i32(sizeof(x86::Segment)) +
@@ -433,6 +454,10 @@ void Generator::cold_code() {
         case ColdKind::slow_access:
             e_.mov_imm(r13, c.descriptor);
             to_stub(e_.call(), stubs_.slow_access);
+            e_.bind(e_.jmp(), c.back);
+            break;
+        case ColdKind::load_x87:
+            to_stub(e_.call(), stubs_.load_x87);
             e_.bind(e_.jmp(), c.back);
             break;
         case ColdKind::interpret: interpret(c.offset); break;

@@ -21,12 +21,14 @@ inline constexpr i32 offset_gpr = RHEA_CPU_OFFSET(gpr), offset_rip = RHEA_CPU_OF
                      offset_mxcsr = RHEA_CPU_OFFSET(mxcsr),
                      offset_host_mxcsr = RHEA_CPU_OFFSET(host_mxcsr),
                      offset_xmm = RHEA_CPU_OFFSET(xmm), offset_segments = RHEA_CPU_OFFSET(seg),
-                     offset_tlb = RHEA_CPU_OFFSET(tlb), offset_tsc_offset = RHEA_CPU_OFFSET(tsc_offset),
+                     offset_tlb = RHEA_CPU_OFFSET(tlb), offset_fpu = RHEA_CPU_OFFSET(fpu),
+                     offset_tsc_offset = RHEA_CPU_OFFSET(tsc_offset),
                      offset_deferred = RHEA_CPU_OFFSET(deferred_requests);
 #undef RHEA_CPU_OFFSET
 inline constexpr i32 offset_self = offsetof(Area, self), offset_key = offsetof(Area, dispatch_key),
                      offset_link = offsetof(Area, link), offset_jump = offsetof(Area, jump),
-                     offset_native_stack = offsetof(Area, native_stack);
+                     offset_native_stack = offsetof(Area, native_stack),
+                     offset_fpu_live = offsetof(Area, fpu_live);
 #pragma GCC diagnostic pop
 static_assert(offset_gpr == 0, "the registers are addressed most");
 static_assert(offset_local_requests == offset_requests + 4 && offset_requests % 8 == 0,

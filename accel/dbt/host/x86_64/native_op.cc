@@ -62,7 +62,8 @@ unsigned immediate_bytes(const Insn &i) {
 // F2 and F3 are part of the opcode only here; elsewhere they mean nothing, or something that must
 // not be passed on.
 bool keeps_repeat_prefix(const Insn &i) {
-    return i.op == Op::sse || i.op == Op::popcnt || i.op == Op::lzcnt || i.op == Op::tzcnt;
+    return i.op == Op::sse || i.op == Op::mmx || i.op == Op::popcnt || i.op == Op::lzcnt ||
+           i.op == Op::tzcnt;
 }
 
 bool count_in_cl(const Insn &i) {
@@ -169,6 +170,11 @@ void NativeOp::emit(Emitter &e, bool memory) const {
         o.prefix = in.prefix_rep;
     }
     o.lock = in.lock && memory;
+    if (in.op == Op::fpu && !memory) { // its registers are in the ModRM byte
+        e.byte(in.opcode);
+        e.byte(in.modrm);
+        return;
+    }
     Encoding registers(e, in, memory);
 
     const Operand *reg = nullptr, *rm = nullptr, *low = nullptr;

@@ -21,6 +21,7 @@ public:
         leave();
         lookup();
         slow_access();
+        load_x87();
         load_flags();
         return u32(e_.here() - begin);
     }
@@ -65,11 +66,47 @@ private:
         stubs_.leave = start();
         store_guest();
         leave_stored_ = e_.here();
+        save_x87();
         e_.mov32(rax, r15);
         e_.load(rsp, gs_at(offset_native_stack));
         e_.lea(rsp, at(rsp, 8));
         for (unsigned i = 6; i-- > 0;)
             e_.pop(callee_saved[i]);
+        e_.ret();
+    }
+
+    // C++ code finds the registers in cpu.fpu, and the host's in the state that its ABI wants. FIP,
+    // FDP and FOP would be the host's own addresses: they are left zero, as on CPUs that keep them
+    // only for pending exceptions (AMD APM volume 2, 11.5.2).
+    void save_x87() {
+        const i32 image = offset_fpu;
+        e_.alu_imm(7, gs_at(offset_fpu_live), 0, 4);
+        const Label absent = e_.jcc(equal);
+        e_.op({.map = 1, .byte = 0xae, .wide = true}, 0, gs_at(image)); // fxsave64
+        e_.store_imm32(gs_at(image + i32(offsetof(x86::FxImage, instruction))), 0, 8);
+        e_.store_imm32(gs_at(image + i32(offsetof(x86::FxImage, data))), 0, 8);
+        e_.byte(0x65); // mov word gs:[opcode], 0
+        e_.byte(0x66);
+        e_.byte(0xc7);
+        e_.byte(0x04);
+        e_.byte(0x25);
+        e_.raw(image + i32(offsetof(x86::FxImage, opcode)));
+        e_.raw(u16(0));
+        e_.byte(0xdb); // fninit
+        e_.byte(0xe3);
+        e_.store_imm32(gs_at(offset_fpu_live), 0);
+        e_.bind(absent);
+    }
+
+    // FXRSTOR64 loads the XMM registers and MXCSR too: they are written to the image first.
+    void load_x87() {
+        stubs_.load_x87 = start();
+        for (u8 i = 0; i < 16; ++i)
+            e_.movaps_store(gs_at(offset_fpu + i32(offsetof(x86::FxImage, unused_xmm)) + i * 16),
+                            i);
+        e_.stmxcsr(gs_at(offset_fpu + i32(offsetof(x86::FxImage, mxcsr))));
+        e_.op({.map = 1, .byte = 0xae, .wide = true}, 1, gs_at(offset_fpu)); // fxrstor64
+        e_.store_imm32(gs_at(offset_fpu_live), 1);
         e_.ret();
     }
 
