@@ -73,7 +73,6 @@ void Core::attach_thread() noexcept {
 }
 
 void Core::state_changed() noexcept {
-    event_ = no_event;
     shut_down_ = false;
     x86::flush_tlb(cpu(), true);
     x86::update_mode(cpu());
@@ -195,30 +194,17 @@ Core::Delivery Core::deliver(const x86::Fault &fault) noexcept {
     return Delivery::again_in_t0;
 }
 
+// A delivery that needs I/O first stays in cpu.pending, and T0 takes it up again in run().
 void Core::deliver_interrupt(u8 vector) noexcept {
-    event_ = vector;
-    deliver_event();
+    x86::materialise_flags(cpu());
+    shut_down_ = x86::deliver_interrupt(context_, vector) == Step::exit &&
+                 cpu().exit.kind == ExitKind::shutdown;
 }
 
 void Core::deliver_nmi() noexcept {
-    event_ = event_nmi;
-    deliver_event();
-}
-
-// False: cpu.exit says what the delivery needs first (or that the CPU has shut down).
-bool Core::deliver_event() noexcept {
-    x86::Cpu &c = cpu();
-    c.exit.kind = ExitKind::none;
-    c.io.cursor = 0;
-    x86::materialise_flags(c);
-    const Step step = event_ == event_nmi ? x86::deliver_nmi(context_)
-                                          : x86::deliver_interrupt(context_, u8(event_));
-    if (step == Step::exit && c.exit.kind != ExitKind::shutdown)
-        return false; // run() tries again when it is served
-    shut_down_ = step == Step::exit;
-    event_ = no_event;
-    c.io.served = c.io.cursor = 0;
-    return !shut_down_;
+    x86::materialise_flags(cpu());
+    shut_down_ =
+        x86::deliver_nmi(context_) == Step::exit && cpu().exit.kind == ExitKind::shutdown;
 }
 
 void Core::complete(u64 value) noexcept {
@@ -266,13 +252,8 @@ bool Core::run_once(cache::Link *&link) noexcept {
     return true;
 }
 
-// What was left over from outside run(): an event whose delivery needs I/O, a shutdown.
 bool Core::ready_to_run() noexcept {
-    cpu().exit.kind = ExitKind::none;
-    if (event_ != no_event && !deliver_event())
-        return false;
-    if (shut_down_)
-        cpu().exit.kind = ExitKind::shutdown;
+    cpu().exit.kind = shut_down_ ? ExitKind::shutdown : ExitKind::none;
     return !shut_down_;
 }
 

@@ -96,7 +96,6 @@ private:
     bool requests_pending() noexcept;
     bool translatable() const noexcept;
     bool ready_to_run() noexcept;
-    bool deliver_event() noexcept;
     bool run_once(cache::Link *&link) noexcept; // false: run() must return
     u32 block_mode() const noexcept;
     // False: cpu.exit is filled.
@@ -127,9 +126,7 @@ private:
     std::unique_ptr<x86::LoweredBlock> lowered_;
     std::unique_ptr<host::Generated> generated_;
     CoreStatistics statistics_;
-    static constexpr int no_event = -1, event_nmi = 256;
-    int event_ = no_event; // vector that is being delivered
-    bool shut_down_ = false;
+    bool shut_down_ = false; // outside run(): the next run() says so
 };
 
 } // namespace rhea::dbt
