@@ -186,7 +186,7 @@ void ManualClock::on_deadline(Time at) noexcept {
 }
 
 void ManualClock::advance(Time ns) noexcept {
-    advance_to(now() + ns);
+    advance_to(later(now(), ns));
 }
 
 void ManualClock::advance_to(Time at) noexcept {

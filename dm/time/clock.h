@@ -20,6 +20,12 @@ namespace rhea {
 using Time = i64; // guest nanoseconds since the machine was built
 inline constexpr Time never = INT64_MAX;
 
+// `at` + `ns`, or never where that would be beyond the end of time: what a guest programs may be.
+constexpr Time later(Time at, Time ns) noexcept {
+    Time sum = 0;
+    return __builtin_add_overflow(at, ns, &sum) ? (ns < 0 ? INT64_MIN : never) : sum;
+}
+
 class Timer;
 
 // Told, on the arming thread, that the earliest deadline is earlier than it was (or that the clock

@@ -30,7 +30,7 @@ public:
     // At guest time `at` (absolute; the past means as soon as possible), in place of any earlier
     // one; never: cancel.
     void arm(Time at) noexcept { clock_.arm(*this, at); }
-    void arm_in(Time ns) noexcept { arm(clock_.now() + ns); }
+    void arm_in(Time ns) noexcept { arm(later(clock_.now(), ns)); }
     void cancel() noexcept { arm(never); }
     Time deadline() const noexcept { return deadline_.load(std::memory_order_relaxed); }
     bool armed() const noexcept { return deadline() != never; }

@@ -93,6 +93,18 @@ TEST(Timer, the_last_arming_counts) {
     EXPECT_EQ(t.at, 115);
 }
 
+TEST(Timer, beyond_the_end_of_time_is_never) {
+    ManualClock clock;
+    clock.set(1000);
+    Ticker t(clock);
+    t.timer.arm_in(never - 10);
+    EXPECT_FALSE(t.timer.armed());
+    t.timer.arm_in(never - 1001);
+    EXPECT_EQ(t.timer.deadline(), never - 1);
+    EXPECT_EQ(later(INT64_MIN, -1), INT64_MIN);
+    t.timer.cancel();
+}
+
 TEST(Timer, one_that_goes_away_takes_its_deadline_along) {
     ManualClock clock;
     {
