@@ -26,7 +26,7 @@ struct Machine {
         return Bench::save(device());
     }
 
-    Bench bench;
+    Bench bench{1 << 20};
     std::unique_ptr<Rig> rig;
 };
 
