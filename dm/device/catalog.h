@@ -44,8 +44,7 @@ struct DeviceType {
 
 consteval bool sorted_by_name(std::span<const DeviceType> catalog) {
     for (std::size_t i = 0; i < catalog.size(); ++i)
-        if (catalog[i].name.empty() || !catalog[i].make ||
-            (i && !(catalog[i - 1].name < catalog[i].name)))
+        if (catalog[i].name.empty() || (i && !(catalog[i - 1].name < catalog[i].name)))
             return false;
     return true;
 }

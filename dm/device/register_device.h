@@ -44,7 +44,8 @@ namespace rhea {
 template <class S> struct Slot {
     u64 (*get)(const S &) noexcept = nullptr;
     void (*set)(S &, u64) noexcept = nullptr;
-    u8 width = 0;
+    u8 width = 0; // bytes; 0: no storage (compile-time code asks this: under the sanitizers the
+                  // address of a function is no constant to compare with null)
 };
 
 namespace detail {
@@ -68,17 +69,25 @@ template <auto M, std::size_t I> consteval auto make_slot() {
 template <auto M, std::size_t I = detail::whole>
 inline constexpr auto slot = detail::make_slot<M, I>();
 
+// While it holds, the row answers. It knows by itself whether it is there, for the same reason.
+template <class D> struct Guard {
+    bool (D::*holds)() const noexcept = nullptr;
+    bool there = false;
+    constexpr Guard() = default;
+    constexpr Guard(bool (D::*member)() const noexcept) noexcept : holds(member), there(true) {}
+};
+
 template <class D, class S> struct Register {
     u32 at = 0; // offset in the window
     std::string_view name;
-    u8 width = 1;                               // bytes: 1, 2, 4 or 8
-    bool (D::*when)() const noexcept = nullptr; // this row answers only while this holds
-    Slot<S> bits{};                             // storage
-    u64 rw = 0, w1c = 0;                        // of which the guest writes, or clears by writing 1
-    u64 constant = 0;                           // what reads give without storage and hook
-    u64 (D::*read)() noexcept = nullptr;        // what reads give, instead of the storage
-    void (D::*write)(u64) noexcept = nullptr;   // the value written, after the storage has changed
-    void (D::*wrote)() noexcept = nullptr;      // something was written; after `write`
+    u8 width = 1;                             // bytes: 1, 2, 4 or 8
+    Guard<D> when{};                          // this row answers only while this holds
+    Slot<S> bits{};                           // storage
+    u64 rw = 0, w1c = 0;                      // of which the guest writes, or clears by writing 1
+    u64 constant = 0;                         // what reads give without storage and hook
+    u64 (D::*read)() noexcept = nullptr;      // what reads give, instead of the storage
+    void (D::*write)(u64) noexcept = nullptr; // the value written, after the storage has changed
+    void (D::*wrote)() noexcept = nullptr;    // something was written; after `write`
 };
 
 template <class R, std::size_t N> consteval bool well_formed(const R (&r)[N]) {
@@ -87,14 +96,14 @@ template <class R, std::size_t N> consteval bool well_formed(const R (&r)[N]) {
             return false;
         if (r[i].rw & r[i].w1c || (r[i].rw | r[i].w1c | r[i].constant) & ~size_mask(r[i].width))
             return false;
-        if ((r[i].rw | r[i].w1c) && !r[i].bits.get)
+        if ((r[i].rw | r[i].w1c) && !r[i].bits.width)
             return false; // writable bits want storage
-        if (r[i].bits.get && (r[i].constant || r[i].bits.width > 8))
+        if (r[i].bits.width && (r[i].constant || r[i].bits.width > 8))
             return false;
         if (i && r[i].at < r[i - 1].at)
             return false;
         for (std::size_t j = 0; j < i; ++j) // an earlier row without a guard hides this one
-            if (!r[j].when && r[i].at < r[j].at + r[j].width)
+            if (!r[j].when.there && r[i].at < r[j].at + r[j].width)
                 return false;
     }
     return true;
@@ -189,7 +198,7 @@ private:
         constexpr std::size_t rows = std::size(Model::registers);
         for (std::size_t i = index[at] - 1u; i < rows && Model::registers[i].at <= at; ++i) {
             const Row &r = Model::registers[i];
-            if (at - r.at < r.width && (!r.when || (device_.*r.when)()))
+            if (at - r.at < r.width && (!r.when.there || (device_.*r.when.holds)()))
                 return &r;
         }
         return nullptr;

@@ -32,7 +32,8 @@ struct AddressMap::Layer {
     int priority = 0;
     bool shown = true;
     bool writable = false;
-    Target *target = nullptr;
+    Target *target = nullptr; // not looked into after map(): it may be gone before its mapping
+    Owner *owner = nullptr;
     std::shared_ptr<RamRegion> ram;
     u64 offset = 0;
 
@@ -92,7 +93,7 @@ static void flatten(Space space, const auto &layers, std::vector<Range> &out) {
                            .offset = top->offset + (first - top->base),
                            .ram = top->ram.get(),
                            .target = top->target,
-                           .owner = top->target ? &top->target->owner() : nullptr,
+                           .owner = top->owner,
                            .writable = top->writable});
         }
         before = top;
@@ -147,6 +148,7 @@ Mapping AddressMap::map(Space space, u64 base, u64 size, Target &target, int pri
                 .priority = priority,
                 .shown = shown,
                 .target = &target,
+                .owner = &target.owner(),
                 .ram = nullptr});
 }
 
@@ -170,6 +172,7 @@ Mapping AddressMap::map_rom(u64 base, std::shared_ptr<RamRegion> ram, u64 offset
                 .priority = priority,
                 .shown = shown,
                 .target = target,
+                .owner = target ? &target->owner() : nullptr,
                 .ram = std::move(ram),
                 .offset = offset});
 }
