@@ -63,7 +63,7 @@ ALL_SOURCES := $(foreach l,$(LIBRARIES) emulator,$(SOURCES_$(l))) \
 	$(foreach t,$(TESTS),$(SOURCES_tests_$(t)))
 HEADERS := $(sort $(shell find $(wildcard $(LIBRARIES) emulator tests) -name '*.h'))
 
-.PHONY: all tests check check-asan check-tsan check-headers lint bench demo install uninstall clean \
+.PHONY: all tests man check check-asan check-tsan check-headers lint bench demo install uninstall clean \
 	distclean dist help compile_commands.json FORCE
 all: $(LIBS) $(PROGRAMS)
 tests: $(TEST_PROGRAMS)
@@ -149,6 +149,8 @@ demo: demo-packages all
 # --- installation --------------------------------------------------------------------------------
 MANUALS := $(wildcard man/*.[1-8])
 manual_path = $(DESTDIR)$(PREFIX)/share/man/man$(patsubst .%,%,$(suffix $(1)))/$(notdir $(1))
+man: all
+	@BUILD=$(BUILD) tests/manual.py
 install: all
 	@$(foreach p,$(PROGRAMS),install -D -m 755 $(p) $(DESTDIR)$(PREFIX)/bin/$(notdir $(p));)
 	@$(foreach m,$(MANUALS),install -D -m 644 $(m) $(call manual_path,$(m));)
@@ -182,6 +184,7 @@ help:
 	@echo 'make check-headers     every header compiles on its own'
 	@echo 'make lint              include floors, layout, names'
 	@echo 'make bench             speed beside QEMU TCG, as a table and as JSON (ARGS=--help)'
+	@echo 'make man               renew the options in man/rhea.1 from the program'
 	@echo 'make install           to PREFIX (./configure --prefix=DIR), DESTDIR is honoured'
 	@echo 'make uninstall, clean, distclean, dist, compile_commands.json'
 	@echo './configure --help     what can be switched'

@@ -571,6 +571,16 @@ def _(context):
         must(r"\d+\.\d+", console.text, "version")
 
 
+@case("manual", "program")
+def _(context):
+    """The manual page has the program's options (`make man` renews them)."""
+    if os.path.basename(context.emulator[0]) != "rhea":
+        context.skip("the manual is rhea's")
+    script = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "manual.py")
+    with context.start_program(script, "--check") as console:
+        console.wait_exit(20)
+
+
 # --- the demo -------------------------------------------------------------------------------------
 @case("demo", "demo")
 def _(context):
