@@ -1,6 +1,6 @@
 // rhea: runs one guest. Exit status: 0 when the guest powered off (or reset, with -no-reboot), 1
-// for a configuration that cannot be, with a message; what the guest chose by isa-debug-exit; 0 when
-// Ctrl-A x or a signal ended it.
+// for a configuration that cannot be, with a message; what the guest chose by isa-debug-exit; 0
+// when Ctrl-A x or a signal ended it.
 #include <cstdio>
 #include <pthread.h>
 #include <string>

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """The options in man/rhea.1 come from the program itself.
 
-usage: manual.py [--check]     renews that part of the page; with --check only says whether it is stale"""
+usage: manual.py [--check]
+Renews that part of the page; with --check it only ends with 1 if the page is stale."""
 import os
 import subprocess
 import sys

@@ -191,7 +191,8 @@ def _(context):
         if not 5.5 * 2**20 < total < 6 * 2**20:
             raise Failure(f"the guest has {total} KiB")
         # Pages above 4 GiB hold what is written to them.
-        console.shell("yes 0123456789abcde | dd bs=64k count=128 iflag=fullblock of=/tmp/large", 300)
+        copy = "dd bs=64k count=128 iflag=fullblock of=/tmp/large"
+        console.shell(f"yes 0123456789abcde | {copy}", 300)
         total = hashlib.md5(b"0123456789abcde\n" * (1 << 19)).hexdigest()
         must(total, console.shell("md5sum /tmp/large", 300), "md5sum")
 

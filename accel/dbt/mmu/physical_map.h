@@ -1,7 +1,8 @@
 #pragma once
-// What guest-physical addresses mean to the translator: RAM, ROM, or nothing that it knows (then the access leaves as an
-// exit record and whoever runs the core serves it). The adapter builds one from the machine's address space and swaps it
-// while no vCPU runs; the core itself never sees a device.
+// What guest-physical addresses mean to the translator: RAM, ROM, or nothing that it knows (then
+// the access leaves as an exit record and whoever runs the core serves it). The adapter builds one
+// from the machine's address space and swaps it while no vCPU runs; the core itself never sees a
+// device.
 
 #include "dm/core/types.h"
 
@@ -11,20 +12,20 @@
 
 namespace rhea::dbt::mmu {
 
-// Bits of a RAM page's flag byte, the same as in dm/mem/ram.h. Whoever sets one flushes the pages' write entries from all
-// TLBs.
+// Bits of a RAM page's flag byte, the same as in dm/mem/ram.h. Whoever sets one flushes the pages'
+// write entries from all TLBs.
 namespace page_flag {
 inline constexpr u8 code = 1;   // translated code was made from bytes of this page
 inline constexpr u8 logged = 6; // stores are reported to the dirty log (display 2, migration 4)
 inline constexpr u8 page_table = 8;
-}
+} // namespace page_flag
 
 struct PhysicalRange {
     u64 base, size; // bytes, page aligned
     u8 *host;
     bool writable;               // false: ROM, stores are dropped
     std::atomic<u8> *page_flags; // one byte a page; null for ROM
-    void *owner;                 // what the maker of the map knows the memory by, and where in it this range begins
+    void *owner; // what the maker of the map knows the memory by, and where in it this range begins
     u64 owner_offset;
     bool operator==(const PhysicalRange &) const = default;
 };

@@ -62,9 +62,9 @@ struct Tlb {
     // Which 4 MiB and 1 GiB regions (modulo the table) had entries from pages larger than 4 KiB
     // since the last full flush: INVLPG of one address in a large page must drop them all.
     u64 large_4m[64], large_1g;
-    // What jumps found by linear address depend on ([0] supervisor, [1] user): a number changes when
-    // code of that kind may be mapped elsewhere. code_pages: which pages (hashed) code has been
-    // found in; nonglobal_code: supervisor code was found in a page that is not global.
+    // What jumps found by linear address depend on ([0] supervisor, [1] user): a number changes
+    // when code of that kind may be mapped elsewhere. code_pages: which pages (hashed) code has
+    // been found in; nonglobal_code: supervisor code was found in a page that is not global.
     u32 code_generation[2];
     u64 code_pages[64];
     bool nonglobal_code;

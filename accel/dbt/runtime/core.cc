@@ -480,7 +480,8 @@ SlowResult Core::access(u64 linear, u32 descriptor) noexcept {
     const u64 offset = linear & ~mmu::page_mask;
     x86::Fault fault{};
     auto faulted = [&]() -> SlowResult {
-        // Not canonical: #SS(0) instead of #GP(0) if the operand is based on RSP or RBP, which T0 sees.
+        // Not canonical: #SS(0) instead of #GP(0) if the operand is based on RSP or RBP, which T0
+        // sees.
         if (fault.vector == x86::vector::gp)
             return by_interpreter;
         switch (deliver(fault)) {

@@ -1,29 +1,35 @@
 #pragma once
-// The x86 instruction table: one row per instruction form, in the notation of the Intel SDM (volume 2, 3.1.1 and
-// appendix A). decode.cc compiles it at compile time into lookup tables; tests walk it to enumerate the forms. A
-// misspelt token does not compile.
+// The x86 instruction table: one row per instruction form, in the notation of the Intel SDM (volume
+// 2, 3.1.1 and appendix A). decode.cc compiles it at compile time into lookup tables; tests walk it
+// to enumerate the forms. A misspelt token does not compile.
 //
-// `encoding`: mandatory prefix (NP none of 66 F2 F3, NFx neither F2 nor F3, 66, F3, F2; nothing: prefixes do not
-// matter; F2 and F3 win over 66), opcode bytes, then /r, a digit for ModRM.reg, a whole ModRM byte, +r or +cc.
-// The first row that fits wins, so that a special case stands above the general one.
+// `encoding`: mandatory prefix (NP none of 66 F2 F3, NFx neither F2 nor F3, 66, F3, F2; nothing:
+// prefixes do not matter; F2 and F3 win over 66), opcode bytes, then /r, a digit for ModRM.reg, a
+// whole ModRM byte, +r or +cc. The first row that fits wins, so that a special case stands above
+// the general one.
 //
 // `operands`: place, type, access (= written, + read and written, . neither, nothing: read).
-//   places: E gpr or memory, G gpr in ModRM.reg, M memory only, R gpr in rm only, Z gpr in the opcode; W V U the same
-//           for XMM (W or memory), Q P N for MMX; S segment, C control, D debug register; I immediate, J relative,
-//           A far pointer, O offset without ModRM; by name: AL AX rAX zAX CL DX 1 ES CS SS DS FS GS ST0 STi
-//   types:  b w d q t(10) x(16, aligned) u(16, need not be aligned), v 2/4/8 by operand size, z 2/4,
-//           y 4/8 by REX.W, r 4, or 8 in 64-bit mode, c 8/16 by REX.W, p far pointer, a two words (BOUND),
-//           s descriptor table (6/10), e x87 environment, n x87 state, 0 none; two letters: register, memory;
-//           bs: byte sign-extended. An XMM register has the size of the part that is used; where a
-//           result leaves the other part as it was, the register counts as read.
+//   places: E gpr or memory, G gpr in ModRM.reg, M memory only, R gpr in rm only, Z gpr in the
+//           opcode; W V U the same for XMM (W or memory), Q P N for MMX; S segment, C control,
+//           D debug register; I immediate, J relative, A far pointer, O offset without ModRM;
+//           by name: AL AX rAX zAX CL DX 1 ES CS SS DS FS GS ST0 STi
+//   types:  b w d q t(10) x(16, aligned) u(16, need not be aligned), v 2/4/8 by operand size,
+//           z 2/4, y 4/8 by REX.W, r 4, or 8 in 64-bit mode, c 8/16 by REX.W, p far pointer,
+//           a two words (BOUND), s descriptor table (6/10), e x87 environment, n x87 state,
+//           0 none; two letters: register, memory; bs: byte sign-extended. An XMM register has
+//           the size of the part that is used; where a result leaves the other part as it was,
+//           the register counts as read.
 //
-// `rest`: flags (o s z a p c d): < read (cc: by the condition), > written, ? written and undefined; lock (legal with a
-//   memory destination); mem, reg (only that form of ModRM); i64 (not in 64-bit mode), o64 (only there), d64 (64-bit
-//   operands by default there), f64 (always there); W0 W1 by REX.W; o16 (16-bit operand size); rexb0; byte (operand
-//   size 1, of string operations); io (no 64-bit operands); modreg (ModRM.mod is ignored); level (a second immediate
-//   byte); count (flags are kept if the count is zero), rep (if repeated zero times); a Feature.
+// `rest`: flags (o s z a p c d): < read (cc: by the condition), > written, ? written and
+//   undefined; lock (legal with a memory destination); mem, reg (only that form of ModRM);
+//   i64 (not in 64-bit mode), o64 (only there), d64 (64-bit operands by default there), f64
+//   (always there);
+//   W0 W1 by REX.W; o16 (16-bit operand size); rexb0; byte (operand size 1, of string operations);
+//   io (no 64-bit operands); modreg (ModRM.mod is ignored); level (a second immediate byte); count
+//   (flags are kept if the count is zero), rep (if repeated zero times); a Feature.
 //
-// VEX and EVEX (C4 C5 62 where the older instructions have no such form) would be maps of their own.
+// VEX and EVEX (C4 C5 62 where the older instructions have no such form) would be maps of their
+// own.
 
 #include "accel/dbt/guest/x86/insn.h"
 

@@ -103,8 +103,9 @@ Outcome tss_stack(Context &context, unsigned level, u32 ext, Segment &ss, u64 &p
 // RSP from a 64-bit TSS: levels 0..2, or 3 + IST number for an interrupt stack.
 Outcome tss_stack_64(Context &context, unsigned slot, u32 ext, u64 &pointer, Fault &fault) noexcept;
 
-// An event on its way through the IDT (deliver.cc). `software`: INT n, INT3, INTO: the gate's DPL is checked, and faults on
-// the way do not count as external. cpu.rip is where the handler is to return to.
+// An event on its way through the IDT (deliver.cc). `software`: INT n, INT3, INTO: the gate's DPL
+// is checked, and faults on the way do not count as external. cpu.rip is where the handler is to
+// return to.
 struct Event {
     u8 vector;
     bool has_error_code, software, interrupt; // interrupt: external or NMI

@@ -20,8 +20,8 @@ struct LoweredBlock {
 
 // Translates from `offset` in the page whose bytes are `page`, for the mode that `mode` describes
 // (system.h). Stops at the first instruction that ends a block, at one that crosses the end of the
-// page, or after `limit` (at most max_instructions). An empty block (no instruction could be translated) has one
-// operation, `interpret`. `cpu` is asked for features only.
+// page, or after `limit` (at most max_instructions). An empty block (no instruction could be
+// translated) has one operation, `interpret`. `cpu` is asked for features only.
 void lower_block(std::span<const u8> page, u16 offset, u32 mode, const Cpu &cpu, unsigned limit,
                  LoweredBlock &out) noexcept;
 // The same for one instruction, which may go on in the next page: `bytes` are those from `offset`

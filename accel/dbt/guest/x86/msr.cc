@@ -54,7 +54,8 @@ bool reads_as_zero(u32 number) {
     case msr::debug_ctl: return true;
     default:
         return (number >= msr::last_branch_from && number <= msr::last_int_to) ||
-               (number >= 0xc001'0000 && number <= 0xc001'0007); // performance counters: none counts
+               (number >= 0xc001'0000 &&
+                number <= 0xc001'0007); // performance counters: none counts
     }
 }
 
