@@ -7,8 +7,21 @@
 #include "tests/diff/machine.h"
 
 #include <random>
+#include <vector>
 
 namespace rhea::dbt::diff {
+
+// Several instructions in a row, for what a translator does across them: flags that are kept
+// lazily, registers that are kept elsewhere, faults in the middle of a block.
+struct Sequence {
+    struct Item {
+        x86::Insn insn;
+        unsigned offset;      // in Input::bytes
+        u32 undefined_before; // flags that are undefined when it starts
+    };
+    std::vector<Item> items;
+    u32 undefined_after = 0;
+};
 
 class Generator {
 public:
@@ -17,6 +30,11 @@ public:
     // False if this try gave no legal instruction of the form (wrong mode, another row took it,
     // registers that cannot be arranged): try again.
     bool make(const x86::Form &form, bool code64, Input &input, x86::Insn &insn);
+
+    // Memory operands are RIP-relative, absolute or on the stack, so that no instruction depends on
+    // an address that one before it has computed; no result depends on flags that are undefined.
+    // Branches go forward.
+    void make_sequence(bool code64, const x86::Cpu &model, Input &input, Sequence &sequence);
 
     // Forms that may run here: no system calls, nothing whose result depends on the machine or on
     // the kernel.
@@ -39,6 +57,8 @@ private:
     void patch(Input &input, unsigned at, i32 value, unsigned size);
     bool place_memory_operand(Input &input, x86::Insn &insn, u64 &target);
     bool place_implicit_operands(Input &input, x86::Insn &insn, u64 target);
+    bool make_item(const x86::Form &form, bool code64, Input &input, unsigned offset,
+                   x86::Insn &insn);
     template <class T> void put(Input &input, u64 linear, T value);
     void put_pointer(Input &input, u64 linear, u64 value, unsigned size);
 

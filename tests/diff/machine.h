@@ -34,7 +34,7 @@ struct State {
 
 struct Input {
     bool code64 = true;
-    std::array<u8, 15> bytes{};
+    std::array<u8, 160> bytes{};
     unsigned length = 0;
     State state; // rip: where the bytes are
     std::array<u8, data_size> data{};

@@ -66,7 +66,11 @@ std::string describe(const Insn &insn, const Input &input) {
 }
 
 // Flags that the manual leaves open for these operands beyond what the table knows.
-u32 undefined_flags(const Insn &insn, const Input &input) {
+u32 undefined_flags(const Insn &insn, const Input &input, const Output &expected) {
+    if (expected.vector != vector::bp) // a fault leaves flags alone, but for a division's
+        return insn.op == Op::div || insn.op == Op::idiv || insn.op == Op::aam
+                   ? insn.flags_undefined
+                   : 0;
     u32 undefined = insn.flags_undefined;
     const bool by_cl =
         insn.operand_count > 1 && insn.operand[insn.operand_count - 1].kind == OperandKind::gpr;
@@ -93,8 +97,10 @@ bool undefined_result(const Insn &insn, const Input &input) {
 
 class Comparison {
 public:
-    Comparison(const Insn &insn, const Input &input, const Output &expected, const Output &got)
-        : insn_(insn), input_(input), expected_(expected), got_(got) {}
+    // `insn`: the one that ends the run. `undefined`: flags that are not compared.
+    Comparison(const Insn &insn, const Input &input, u32 undefined, const Output &expected,
+               const Output &got)
+        : insn_(insn), input_(input), undefined_(undefined), expected_(expected), got_(got) {}
 
     std::string differences(const Machine &expected_machine, const Machine &machine) {
         check("vector", expected_.vector, got_.vector);
@@ -110,10 +116,7 @@ public:
                 check(gpr_names[i], e.gpr[i], g.gpr[i]);
         }
         u64 flags = flag::arithmetic | flag::df | flag::ac | flag::nt | flag::tf;
-        if (expected_.vector == vector::bp)
-            flags &= ~u64{undefined_flags(insn_, input_)};
-        else if (insn_.op == Op::div || insn_.op == Op::idiv || insn_.op == Op::aam)
-            flags &= ~u64{insn_.flags_undefined};
+        flags &= ~u64{undefined_};
         check("rflags", e.rflags & flags, g.rflags & flags);
         // What an unmasked overflow or underflow says of precision is not told by a masked run.
         const bool rounding_unknown = expected_.vector == vector::xm && (e.mxcsr & 0x18) != 0;
@@ -167,6 +170,7 @@ private:
 
     const Insn &insn_;
     const Input &input_;
+    u32 undefined_;
     const Output &expected_, &got_;
     std::string text_;
 };
@@ -203,7 +207,8 @@ void compare_forms(Native &native, Machine &machine, const Cpu &model, bool code
                 const Output expected = native.run(input);
                 const Output got = machine.run(input);
                 const std::string differences =
-                    Comparison(insn, input, expected, got).differences(native, machine);
+                    Comparison(insn, input, undefined_flags(insn, input, expected), expected, got)
+                        .differences(native, machine);
                 if (!differences.empty()) {
                     ADD_FAILURE() << "form \"" << form.encoding << "\" " << form.operands
                                   << " differs on " << machine.name() << ", host vector "
@@ -225,6 +230,76 @@ void compare_forms(Native &native, Machine &machine, const Cpu &model, bool code
     if (only == nullptr) {
         EXPECT_GT(forms_run, 600u);
     }
+}
+
+// Random sequences of instructions.
+void compare_sequences(Native &native, Machine &machine, const Cpu &model, bool code64) {
+    const u64 seed = environment("RHEA_DIFF_SEED", 1);
+    const auto budget = std::chrono::milliseconds(1000 * environment("RHEA_DIFF_SECONDS", 30) / 8);
+    const auto start = std::chrono::steady_clock::now();
+    Input input;
+    Sequence sequence;
+    u64 cases = 0, failures = 0, complete = 0, instructions = 0;
+    for (; failures < 6; ++cases) {
+        if (cases % 64 == 0 && cases >= 1000 && std::chrono::steady_clock::now() - start > budget)
+            break;
+        const u64 case_seed = (seed << 32) + cases;
+        Generator(case_seed).make_sequence(code64, model, input, sequence);
+        const Output expected = native.run(input);
+        const Output got = machine.run(input);
+        complete += expected.vector == vector::bp;
+        instructions += sequence.items.size();
+        const Sequence::Item *last = &sequence.items.back();
+        u32 undefined = sequence.undefined_after;
+        if (expected.vector != vector::bp) {
+            for (const Sequence::Item &item : sequence.items) {
+                if (input.state.rip + item.offset == expected.state.rip) {
+                    last = &item;
+                    undefined = item.undefined_before;
+                    if (item.insn.op == Op::div || item.insn.op == Op::idiv)
+                        undefined |= item.insn.flags_undefined;
+                }
+            }
+        }
+        const std::string differences =
+            Comparison(last->insn, input, undefined, expected, got).differences(native, machine);
+        if (!differences.empty()) {
+            ++failures;
+            std::string text;
+            for (const Sequence::Item &item : sequence.items) {
+                text += format("\n    %8llx:", (unsigned long long)(input.state.rip + item.offset));
+                for (unsigned i = 0; i < item.insn.length; ++i)
+                    text += format(" %02x", input.bytes[item.offset + i]);
+            }
+            ADD_FAILURE() << "a sequence differs on " << machine.name() << ", host vector "
+                          << expected.vector << ", case seed " << case_seed << "\n  "
+                          << describe(input) << text << differences;
+        }
+    }
+    std::printf("%s, %d-bit: %llu sequences of %.1f instructions, %.0f %% without a fault\n",
+                machine.name(), code64 ? 64 : 32, (unsigned long long)cases,
+                double(instructions) / double(cases), 100 * double(complete) / double(cases));
+    EXPECT_GT(complete * 2, cases);
+}
+
+TEST(X86Diff, translated_sequences_are_as_on_the_host_in_64_bit_code) {
+    Native native;
+    Translator machine;
+    compare_sequences(native, machine, machine.cpu(), true);
+}
+
+TEST(X86Diff, translated_sequences_are_as_on_the_host_in_32_bit_code) {
+    Native native;
+    if (!native.has_code32())
+        GTEST_SKIP() << "this kernel has no 32-bit segments";
+    Translator machine;
+    compare_sequences(native, machine, machine.cpu(), false);
+}
+
+TEST(X86Diff, interpreted_sequences_are_as_on_the_host_in_64_bit_code) {
+    Native native;
+    Interpreter machine(true);
+    compare_sequences(native, machine, machine.cpu(), true);
 }
 
 TEST(X86Diff, interpreter_is_as_the_host_in_64_bit_code) {

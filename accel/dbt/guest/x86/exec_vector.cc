@@ -83,11 +83,11 @@ struct MemoryOperand {
 Outcome locate(Context &context, const Insn &insn, const Operand &operand, unsigned size,
                u64 &linear, Fault &fault) noexcept {
     const auto type = (operand.access & access::write) != 0 ? AccessType::write : AccessType::read;
-    RHEA_T0_TRY(linear_address(context, insn.segment, effective_offset(context.cpu, insn), size,
-                               type, linear, fault));
-    if (operand.aligned && (linear & (size - 1)) != 0)
+    const u64 offset = effective_offset(context.cpu, insn);
+    // Comes before what is wrong with the address otherwise.
+    if (operand.aligned && ((context.cpu.seg[insn.segment].base + offset) & (size - 1)) != 0)
         return raise(fault, vector::gp, 0);
-    return Outcome::ok;
+    return linear_address(context, insn.segment, offset, size, type, linear, fault);
 }
 
 Outcome load(Context &context, const Insn &insn, MemoryOperand &memory, Fault &fault) noexcept {
