@@ -87,7 +87,8 @@ struct Pc::Board {
     }
 };
 
-Pc::Pc(const PcConfig &config, const PcEnvironment &environment) : environment_(environment) {
+Pc::Pc(const PcConfig &config, const PcEnvironment &environment)
+    : environment_(environment), has_firmware_(!config.firmware.empty()) {
     if (config.ram_size < smallest_ram || config.ram_size > largest_ram ||
         config.ram_size % page_size)
         throw ConfigError("-m: " + std::to_string(config.ram_size) +
@@ -157,7 +158,8 @@ void Pc::make_devices(const PcConfig &config) {
         plug(*b.local_apics.back());
     }
     plug(b.add<PciHost>("pci-host", map, events));
-    plug(b.add<I440fx>("pci.0.0", map, ram_, rom_));
+    host_bridge_ = &b.add<I440fx>("pci.0.0", map, ram_, rom_);
+    plug(*host_bridge_);
     auto &piix3 = b.add<Piix3>("pci.1.0", b.isa, events);
     plug(piix3);
     for (u32 n = 0; n < 4; ++n)
@@ -302,6 +304,8 @@ void Pc::power_on() {
         state.wait_for_sipi = true;
         vcpu->set_state(state);
     }
+    if (!has_firmware_)
+        host_bridge_->open_shadow();
     for (const Rom &rom : roms_)
         write_ram(rom.address, rom.bytes);
     if (loader_)

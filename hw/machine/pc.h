@@ -33,6 +33,7 @@ class Device;
 namespace rhea::hw {
 
 class FwCfg;
+class I440fx;
 class I8042;
 class Pc;
 class Piix4Pm;
@@ -136,6 +137,7 @@ private:
     void power_on();
 
     PcEnvironment environment_;
+    const bool has_firmware_;
     u64 low_ram_ = 0;
     std::shared_ptr<RamRegion> ram_, rom_;
     struct Rom {
@@ -145,6 +147,7 @@ private:
     std::vector<Rom> roms_;
     BootLoader *loader_ = nullptr;
     std::unique_ptr<Board> board_;
+    I440fx *host_bridge_ = nullptr;
     FwCfg *fw_cfg_ = nullptr;
     Piix4Pm *power_ = nullptr;
     I8042 *input_ = nullptr;

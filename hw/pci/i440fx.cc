@@ -97,6 +97,14 @@ void I440fx::settle() noexcept {
     }
 }
 
+void I440fx::open_shadow() noexcept {
+    enter([this] {
+        s.bytes[PAM0] = 0x30;
+        for (u8 at = PAM0 + 1; at <= PAM0 + 6; ++at)
+            s.bytes[at] = 0x33;
+    });
+}
+
 u64 I440fx::Shadow::read(u64, unsigned size) noexcept {
     return size_mask(size);
 }

@@ -26,6 +26,10 @@ public:
     std::span<const Window> windows() noexcept override { return windows_; }
     void settle() noexcept override;
 
+    // The boot without firmware has nobody to do it: all shadow RAM readable and writable, as
+    // firmware leaves it.
+    void open_shadow() noexcept;
+
 private:
     // Twelve of 16 KiB from C0000h, and F0000h to FFFFFh.
     static constexpr unsigned segments = 13;

@@ -140,8 +140,10 @@ void Pit::settle() noexcept {
     for (Channel &each : s.channel)
         catch_up(each, now);
     rose |= rises_until(c, now) > rises_until(c, std::min(last_of_old, now));
-    if (rose)
+    if (rose) {
         irq_.lower();
+        irq_.raise();
+    }
     irq_.set(out(c, now));
     s.seen = now;
     const i64 next = next_rise(c, now);
