@@ -199,7 +199,11 @@ void Ps2Mouse::write(u8 byte) noexcept {
     case mouse::WRAP_ON: s.wrap = true; break;
     case mouse::REMOTE: s.remote = true; break;
     case mouse::IDENTIFY: s.queue.push(s.id); break;
-    case mouse::ENABLE: s.reporting = true; break;
+    case mouse::ENABLE: // from here on it counts
+        s.reporting = true;
+        s.dx = s.dy = s.dz = 0;
+        s.told_buttons = s.buttons;
+        break;
     case mouse::DISABLE: s.reporting = false; break;
     case mouse::DEFAULTS: reset_defaults(); break;
     case mouse::RESET:

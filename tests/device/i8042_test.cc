@@ -132,7 +132,7 @@ TEST_F(Controller, linux_finds_the_mouse_port) {
 TEST_F(Controller, the_mouse_identifies_itself_and_its_wheel_after_the_knock) {
     EXPECT_EQ(mouse(0xff), (Bytes{0xfa, 0xaa, 0x00}));
     EXPECT_EQ(mouse(0xf2), (Bytes{0xfa, 0x00}));
-    for (const u8 rate : {200, 100, 80}) {
+    for (const u8 rate : Bytes{200, 100, 80}) {
         EXPECT_EQ(mouse(0xf3), Bytes{0xfa});
         EXPECT_EQ(mouse(rate), Bytes{0xfa});
     }
@@ -147,7 +147,9 @@ TEST_F(Controller, movement_is_reported_while_it_is_enabled) {
     mouse(0xf4);
     controller.move(1, 0, 0, 1);
     EXPECT_TRUE(bench.irq.level(12));
-    EXPECT_EQ(answers(true), (Bytes{0x29, 0x06, 0xfd}));
+    EXPECT_EQ(answers(true), (Bytes{0x09, 0x01, 0x00}));
+    controller.move(0, -3, 0, 1);
+    EXPECT_EQ(answers(true), (Bytes{0x29, 0x00, 0xfd}));
     controller.move(300, 0, 0, 0); // more than a report can say
     EXPECT_EQ(answers(true), (Bytes{0x08, 0xff, 0x00, 0x08, 45, 0x00}));
 }

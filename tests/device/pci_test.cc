@@ -110,7 +110,7 @@ TEST_F(Pci, a_byte_at_cf9_resets_on_its_rising_edge) {
 }
 
 TEST_F(Pci, bars_tell_their_size_and_kind) {
-    for (const u8 at : {0x10, 0x14, 0x18, 0x1c, 0x20})
+    for (u8 at = 0x10; at <= 0x20; at = static_cast<u8>(at + 4))
         put(3, at, ~u32{0});
     EXPECT_EQ(get(3, 0x10), 0xfffff000u);
     EXPECT_EQ(get(3, 0x14), 0xffffffe1u);
@@ -287,7 +287,7 @@ TEST_F(IsaBridge, pci_interrupts_go_where_they_are_routed_and_are_wired_or) {
 
 TEST_F(IsaBridge, the_boards_own_interrupts_cannot_be_routed_to) {
     piix3.set_line(0, true);
-    for (const u8 irq : {0, 1, 2, 8, 13}) {
+    for (const u8 irq : std::array<u8, 5>{0, 1, 2, 8, 13}) {
         route(0, irq);
         EXPECT_FALSE(bench.irq.level(irq)) << unsigned{irq};
     }
