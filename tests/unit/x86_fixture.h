@@ -72,7 +72,9 @@ public:
             exits.push_back(cpu.exit);
             complete_exit(cpu);
         }
-        ADD_FAILURE() << "an instruction that never stops asking for I/O";
+        ADD_FAILURE() << "an instruction that never stops asking for I/O, at " << std::hex
+                      << cpu.rip << ": kind " << int(cpu.exit.kind) << " address "
+                      << cpu.exit.address;
         return Step::exit;
     }
 

@@ -219,6 +219,22 @@ TEST(X86InterpIo, rep_outs_to_mmio_source_interleaves) {
     EXPECT_EQ(t.exits[3].value, 0x42u);
 }
 
+TEST(X86InterpIo, interrupts_get_between_the_iterations_of_rep_outs) {
+    TestCpu t(Mode::flat32);
+    t.cpu.rflags |= flag::if_;
+    t[rsi] = data;
+    t[rcx] = 1 << 20;
+    t[rdx] = 0x402;
+    t.code({0xf3, 0x6e}); // rep outsb
+    EXPECT_EQ(t.step(), Step::repeat);
+    EXPECT_EQ(t.exits.size(), 1u);
+    EXPECT_TRUE(interrupts_enabled(t.cpu));
+    EXPECT_EQ(t[rcx], (1u << 20) - 1);
+    deliver_interrupt(t.context, 0x30);
+    EXPECT_EQ(t.cpu.rip, TestCpu::handler(0x30));
+    EXPECT_EQ(t.peek<u32>(t[rsp]), TestCpu::code_base);
+}
+
 TEST(X86InterpIo, ins_to_an_unwritable_page_costs_the_device_nothing) {
     TestCpu t(Mode::long64);
     t[rdi] = u64{1} << 40;

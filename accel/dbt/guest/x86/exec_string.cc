@@ -57,6 +57,9 @@ template <class Body, class Stop>
 Outcome iterate(const StringState &state, const Insn &insn, Body body, Stop stop) noexcept {
     u64 left = state.count();
     u64 iterations = 0, bytes = 0;
+    // With an iteration that did I/O, come to an end: the next one would leave before interrupts
+    // had a look.
+    const bool did_io = state.cpu.io.served != 0;
     while (left > 0) {
         u64 done = left;
         RHEA_T0_TRY(body(done));
@@ -65,7 +68,8 @@ Outcome iterate(const StringState &state, const Insn &insn, Body body, Stop stop
             return Outcome::ok;
         ++iterations;
         bytes += done * state.size;
-        if (bytes >= bytes_at_once || iterations >= iterations_at_once || state.attention()) {
+        if (did_io || bytes >= bytes_at_once || iterations >= iterations_at_once ||
+            state.attention()) {
             state.cpu.rip -= insn.length; // not finished
             state.cpu.rip &= mode_64(state.cpu) ? ~u64{0} : 0xffff'ffff;
             return Outcome::ok;

@@ -158,9 +158,12 @@ bool is_software_interrupt(Op op) noexcept {
     return op == Op::int_ || op == Op::int3 || op == Op::int1 || op == Op::into;
 }
 
-// SDM volume 3, 18.3.1.4: TF as it was before the instruction decides. Not after an INT n that has
-// cleared it, and not between a load of SS and the instruction behind it (which will trap itself).
+// SDM volume 3, 18.3.1.4: TF as it was before the instruction decides, but for SYSCALL and SYSRET,
+// where the one that they have loaded does. Not after an INT n that has cleared it, and not between
+// a load of SS and the instruction behind it (which will trap itself).
 bool traps(const Cpu &cpu, const Insn &insn, u64 flags_before) noexcept {
+    if (insn.op == Op::syscall || insn.op == Op::sysret)
+        return (cpu.rflags & flag::tf) != 0;
     if ((flags_before & flag::tf) == 0)
         return false;
     if (is_software_interrupt(insn.op) && (cpu.rflags & flag::tf) == 0)
@@ -201,7 +204,7 @@ Step run(Context &context, const Insn &insn) noexcept {
     const bool string = insn.op >= Op::movs && insn.op <= Op::outs;
     const bool unfinished =
         string && insn.prefix_rep != 0 && cpu.rip == start; // exec_string.cc leaves it so
-    if (((flags_before & (flag::rf | flag::tf)) != 0)) [[unlikely]] {
+    if (((flags_before | cpu.rflags) & (flag::rf | flag::tf)) != 0) [[unlikely]] {
         if (!unfinished && insn.op != Op::iret)
             cpu.rflags &= ~u64{flag::rf};
         if (traps(cpu, insn, flags_before)) {
