@@ -25,8 +25,8 @@ struct PhysicalRange {
     u8 *host;
     bool writable;               // false: ROM, stores are dropped
     std::atomic<u8> *page_flags; // one byte a page; null for ROM
-    void *owner =
-        nullptr; // what the maker of the map knows the memory by, and where in it this range begins
+    // What the maker of the map knows the memory by, and where in it this range begins.
+    void *owner = nullptr;
     u64 owner_offset = 0;
     bool operator==(const PhysicalRange &) const = default;
 };
