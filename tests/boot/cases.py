@@ -486,12 +486,9 @@ def _(context):
     if os.getuid():
         refuses(context, ["-kernel", path, *HEADLESS], re.escape(path), "(?i)permission")
         return
+    # Nobody else may enter where root builds: let them run a copy, from where they may.
     os.chmod(context.folder, 0o755)
-    program = os.path.realpath(shutil.which(context.emulator[0]))
-    while program != "/":
-        if not os.stat(program).st_mode & 0o001:
-            context.skip(f"run by root, and nobody else may enter {program}")
-        program = os.path.dirname(program)
+    context.emulator = [shutil.copy(shutil.which(context.emulator[0]), context.folder)]
     refuses(context, ["-kernel", path, *HEADLESS], re.escape(path), "(?i)permission", user=65534)
 
 
