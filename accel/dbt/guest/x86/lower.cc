@@ -226,6 +226,9 @@ Result Lowering::x87(const Insn &insn) {
         return Result::interpret;
     const bool memory = insn.modrm < 0xc0;
     const unsigned group = insn.modrm >> 3 & 7;
+    // FLDENV, FNSTENV, FRSTOR, FNSAVE: pointers that only T0 keeps, and a new control word.
+    if (memory && (insn.opcode == 0xd9 || insn.opcode == 0xdd) && (group == 4 || group == 6))
+        return Result::interpret;
     append({.kind = Kind::use_x87});
     if (insn.opcode == 0xd9 && memory && group == 5) {
         ir::Op o{.kind = Kind::load_x87_control, .size = 2};
@@ -234,7 +237,7 @@ Result Lowering::x87(const Insn &insn) {
         append(o);
         return Result::next;
     }
-    return native(insn); // environments and whole states are too large for it, and go to T0
+    return native(insn);
 }
 
 Result Lowering::lower(Insn &insn, u16 offset) {
