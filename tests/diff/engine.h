@@ -68,6 +68,7 @@ public:
     Output run(const Input &input) override;
     std::span<const u8> data() const override { return guest_.data(); }
     const x86::Cpu &cpu() const { return core_.cpu(); }
+    bool keeps_x87_pointers() const override { return false; }
     u64 interpreted() const { return core_.statistics().interpreted; }
 
 private:

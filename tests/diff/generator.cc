@@ -450,7 +450,8 @@ bool Generator::place_implicit_operands(Input &input, Insn &insn, u64 target) {
         break;
     }
     case Op::push_seg: // CPUs store two bytes or four
-        put<u64>(input, s.gpr[rsp] - 8, 0);
+        for (u64 at = s.gpr[rsp] - 8; at < s.gpr[rsp]; ++at)
+            put<u8>(input, at, 0);
         break;
     case Op::xlat: s.gpr[rbx] = (data_base + 0x800 + below(0x400)) & mask; break;
     case Op::maskmov:
@@ -518,6 +519,8 @@ bool Generator::place_implicit_operands(Input &input, Insn &insn, u64 target) {
             xmm = {any(), any()};
         if (chance(90))
             put(input, target, image);
+        put<u64>(input, target + 8, any() >> 18); // CPUs make these addresses canonical
+        put<u64>(input, target + 16, any() >> 18);
         break;
     }
     case Op::fpu:

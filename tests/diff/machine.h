@@ -55,6 +55,9 @@ public:
     virtual const char *name() const = 0;
     virtual Output run(const Input &input) = 0;
     virtual std::span<const u8> data() const = 0; // as the last run left it
+    // The x87's instruction and operand pointers are the guest's even if no error is pending.
+    // (AMD's CPUs do not save them then either.)
+    virtual bool keeps_x87_pointers() const { return true; }
 };
 
 } // namespace rhea::dbt::diff
