@@ -51,15 +51,19 @@ constexpr Time shortest_period = 20'000;
 constexpr Time latest_start = Time{1} << 60;
 constexpr u64 most_periods = u64{1} << 60;
 
-std::atomic_ref<u32> word(std::array<u32, 8> &set, u8 vector) noexcept {
-    return std::atomic_ref(set[vector >> 5]);
-}
-// std::atomic_ref has no const form before C++26.
-template <class T> T peek(const T &value) noexcept {
-    return std::atomic_ref(const_cast<T &>(value)).load();
+template <class Set> auto &word(Set &set, u8 vector) noexcept {
+    return set[vector >> 5];
 }
 constexpr u32 mask_of(u8 vector) noexcept {
     return u32{1} << (vector & 31);
+}
+
+// The highest vector in a register of 256 bits, or -1.
+template <class Set> int highest(const Set &set) noexcept {
+    for (int n = 7; n >= 0; --n)
+        if (const u32 w = set[static_cast<usize>(n)])
+            return 32 * n + 31 - std::countl_zero(w);
+    return -1;
 }
 
 DeliveryMode mode_of(u32 lvt) noexcept {
@@ -109,24 +113,44 @@ void LocalApic::initialise() noexcept {
     s = reset_state();
     s.base = base;
     s.id = id;
+    loaded();
+}
+
+void LocalApic::on_reset() noexcept {
+    s = reset_state();
+    loaded();
+}
+
+// From the state into what other threads see, and back.
+void LocalApic::loaded() noexcept {
+    for (usize n = 0; n < irr_.size(); ++n) {
+        irr_[n].store(s.irr[n]);
+        tmr_[n].store(s.tmr[n]);
+    }
+    esr_pending_.store(s.esr_pending);
+    extint_.store(s.extint);
+}
+
+void LocalApic::save_fields(state::FieldWriter &out) const {
+    State whole = s;
+    for (usize n = 0; n < irr_.size(); ++n) {
+        whole.irr[n] = irr_[n].load();
+        whole.tmr[n] = tmr_[n].load();
+    }
+    whole.esr_pending = esr_pending_.load();
+    whole.extint = extint_.load();
+    out.fields(whole);
 }
 
 // ------------------------------------------------------------------------------ what is pending
 
-int LocalApic::highest(const std::array<u32, 8> &set) const noexcept {
-    for (int n = 7; n >= 0; --n)
-        if (const u32 w = peek(set[static_cast<usize>(n)]))
-            return 32 * n + 31 - std::countl_zero(w);
-    return -1;
-}
-
 bool LocalApic::fixed_pending() const noexcept {
-    const int vector = highest(s.irr);
+    const int vector = highest(irr_);
     return vector >= 0 && (vector >> 4) > (ppr_.load() >> 4) && takes_fixed();
 }
 
 bool LocalApic::extint_pending() const noexcept {
-    if (peek(s.extint))
+    if (extint_.load())
         return true;
     return bus_.intr_level() && takes_intr_.load();
 }
@@ -173,14 +197,14 @@ int LocalApic::acknowledge_interrupt() noexcept {
     enter([&] {
         if (!fixed_pending())
             return;
-        vector = highest(s.irr);
+        vector = highest(irr_);
         const u8 v = static_cast<u8>(vector);
-        word(s.irr, v).fetch_and(~mask_of(v));
-        word(s.isr, v).fetch_or(mask_of(v));
+        word(irr_, v).fetch_and(~mask_of(v));
+        word(s.isr, v) |= mask_of(v);
     });
     if (vector >= 0 || !extint_pending())
         return vector;
-    std::atomic_ref(s.extint).store(false);
+    extint_.store(false);
     vector = bus_.acknowledge_extint();
     signal();
     return vector;
@@ -204,14 +228,14 @@ void LocalApic::accept_fixed(u8 vector, bool level) noexcept {
     if (!takes_fixed())
         return;
     if (vector < 16) {
-        std::atomic_ref(s.esr_pending).fetch_or(ESR_RECEIVE_ILLEGAL);
+        esr_pending_.fetch_or(ESR_RECEIVE_ILLEGAL);
         return;
     }
     if (level)
-        word(s.tmr, vector).fetch_or(mask_of(vector));
+        word(tmr_, vector).fetch_or(mask_of(vector));
     else
-        word(s.tmr, vector).fetch_and(~mask_of(vector));
-    word(s.irr, vector).fetch_or(mask_of(vector));
+        word(tmr_, vector).fetch_and(~mask_of(vector));
+    word(irr_, vector).fetch_or(mask_of(vector));
     if (accel::Vcpu *const vcpu = vcpu_; vcpu && fixed_pending())
         vcpu->set_interrupt(true);
 }
@@ -234,7 +258,7 @@ void LocalApic::accept(const ApicMessage &message) noexcept {
         break;
     case DeliveryMode::startup: vcpu->raise_startup(message.vector); break;
     case DeliveryMode::extint:
-        std::atomic_ref(s.extint).store(true);
+        extint_.store(true);
         vcpu->set_interrupt(true);
         break;
     case DeliveryMode::smi: // no SMM
@@ -312,7 +336,7 @@ u32 LocalApic::timer_current() const noexcept {
 // ----------------------------------------------------------------------------------- registers
 
 void LocalApic::error(u32 bit) noexcept {
-    std::atomic_ref(s.esr_pending).fetch_or(bit);
+    esr_pending_.fetch_or(bit);
     if (!(s.lvt[LVT_ERROR] & LVT_MASKED))
         accept_fixed(static_cast<u8>(s.lvt[LVT_ERROR]), false);
 }
@@ -325,9 +349,9 @@ u32 LocalApic::read_register(u32 n) noexcept {
     if (n >= ISR && n < ISR + 8)
         return s.isr[n - ISR];
     if (n >= TMR && n < TMR + 8)
-        return peek(s.tmr[n - TMR]);
+        return tmr_[n - TMR].load();
     if (n >= IRR && n < IRR + 8)
-        return peek(s.irr[n - IRR]);
+        return irr_[n - IRR].load();
     switch (n) {
     case ID: return s.id;
     case VERSION: return version;
@@ -354,8 +378,8 @@ void LocalApic::end_of_interrupt(Outgoing &out) noexcept {
     if (vector < 0)
         return;
     const u8 v = static_cast<u8>(vector);
-    word(s.isr, v).fetch_and(~mask_of(v));
-    if (word(s.tmr, v).load() & mask_of(v))
+    word(s.isr, v) &= ~mask_of(v);
+    if (word(tmr_, v).load() & mask_of(v))
         out.eoi = vector;
 }
 
@@ -383,7 +407,7 @@ void LocalApic::write_register(u32 n, u32 value, Outgoing &out) noexcept {
             for (u32 &lvt : s.lvt)
                 lvt |= LVT_MASKED;
         break;
-    case ESR: s.esr = std::atomic_ref(s.esr_pending).exchange(0); break;
+    case ESR: s.esr = esr_pending_.exchange(0); break;
     case ICR_LOW:
         s.icr_low = value & 0x000c'cfff;
         out.ipi = true;
@@ -480,7 +504,7 @@ bool LocalApic::serve_local(Request &request) noexcept {
 }
 
 u64 LocalApic::task_priority() noexcept {
-    return peek(s.tpr) >> 4;
+    return s.tpr >> 4; // only this thread changes it
 }
 
 void LocalApic::set_task_priority(u64 value) noexcept {

@@ -6,8 +6,8 @@
 //
 // Owned by the board. The vCPU's thread reads and writes registers and acknowledges, under the
 // APIC's own lock, which is below every other; accept() and the LINT inputs come from any thread,
-// take no lock (but for INIT) and end in Vcpu::set_interrupt and its siblings. The request and
-// trigger-mode registers in the state are therefore atomics (through std::atomic_ref).
+// take no lock (but for INIT) and end in Vcpu::set_interrupt and its siblings. What they change is
+// therefore in atomics beside the state, which is complete only where it is saved.
 //
 // set_interrupt follows "there is something to deliver": whoever may have made it true sets it;
 // whoever finds nothing clears it and then looks again, so a request in between is not lost.
@@ -67,10 +67,12 @@ private:
         u8 destination = 0;
     };
 
+    void on_reset() noexcept override;
+    void save_fields(state::FieldWriter &out) const override;
+    void loaded() noexcept override;
     State reset_state() const noexcept override;
     const char *validate(const State &state) const noexcept override;
     void initialise() noexcept;
-    int highest(const std::array<u32, 8> &set) const noexcept;
     bool fixed_pending() const noexcept;
     bool extint_pending() const noexcept;
     void signal() noexcept;
@@ -95,6 +97,10 @@ private:
     std::atomic<accel::Vcpu *> vcpu_{nullptr};
     Time last_expiry_ = 0;
 
+    // What other threads change: the request and trigger-mode registers, errors, an ExtINT message.
+    std::array<std::atomic<u32>, 8> irr_{}, tmr_{};
+    std::atomic<u32> esr_pending_{0};
+    std::atomic<bool> extint_{false};
     // What other threads look at; settle() derives them from the state.
     std::atomic<bool> present_{false}, enabled_{false}, flat_{true}, takes_intr_{false};
     std::atomic<u8> id_{0}, ldr_{0}, ppr_{0};
