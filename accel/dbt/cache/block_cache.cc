@@ -66,7 +66,7 @@ void BlockCache::link(Link &from, Block &to) noexcept {
     from.to = &to;
     from.next_incoming = to.incoming;
     to.incoming = &from;
-    patch(from, to.entry);
+    patch(from, from.forward ? to.entry_unchecked : to.entry);
     ++statistics_.links;
 }
 

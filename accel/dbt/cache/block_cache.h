@@ -20,6 +20,7 @@ struct Link {
     u8 *branch = nullptr;         // 4-byte displacement, writable alias
     const u8 *unlinked = nullptr; // where it goes while it has no target
     u16 target = 0;
+    bool forward = false; // may enter the target behind its test for requests
     Block *to = nullptr;
     Link *next_incoming = nullptr;
 };
@@ -36,7 +37,7 @@ struct Block {
     // Entries of the jump cache that lead here, so that they can be taken back one by one.
     u8 jump_count = 0;
     u16 jump_slot[3] = {};
-    const u8 *entry = nullptr;
+    const u8 *entry = nullptr, *entry_unchecked = nullptr;
     Block *next_in_bucket = nullptr;
     std::vector<Link *> links;
     Link *incoming = nullptr;

@@ -407,12 +407,14 @@ cache::Block *Core::translate(u64 physical, const x86::Translation &page,
     // An empty block stands for the instruction that it leaves to T0: at least its first byte.
     block.end = lowered_->ir.end > offset ? lowered_->ir.end : u16(offset + 1);
     block.entry = generated_->entry;
+    block.entry_unchecked = generated_->entry_unchecked;
     for (unsigned i = 0; i < used; ++i) {
         const host::LinkSite &site = generated_->link[i];
         *links[i] = {.owner = &block,
                      .branch = site.branch,
                      .unlinked = site.unlinked,
-                     .target = site.target};
+                     .target = site.target,
+                     .forward = site.forward};
         block.links.push_back(links[i]);
     }
     watch_code(physical, *page.range);

@@ -89,6 +89,7 @@ private:
     Result call_indirect(const Insn &insn, bool is_call);
     Result ret(const Insn &insn);
     Result x87(const Insn &insn);
+    Result string(const Insn &insn);
     void push_value(SourceKind kind, u8 reg, i64 immediate);
     bool load_target(const Insn &insn);
     i64 branch_target(const Insn &insn) const {
@@ -240,6 +241,71 @@ Result Lowering::x87(const Insn &insn) {
     return native(insn);
 }
 
+// One element of a string instruction. With REP, T0 is faster: it moves pages at once.
+Result Lowering::string(const Insn &insn) {
+    if (insn.prefix_rep || insn.address_size != word() || insn.segment == fs || insn.segment == gs)
+        return Result::interpret;
+    const u8 size = insn.operand_size;
+    const ir::Address source{.base = rsi, .offset_size = word(), .linear_size = word()},
+        destination{.base = rdi, .offset_size = word(), .linear_size = word()};
+    auto advance = [&](u8 reg) {
+        append({.kind = Kind::add,
+                .size = word(),
+                .destination = reg,
+                .source = reg,
+                .immediate = size});
+    };
+    append({.kind = Kind::string_forward});
+    switch (insn.op) {
+    case Op::lods:
+        append({.kind = Kind::load, .size = size, .destination = ir::temp, .address = source});
+        append({.kind = Kind::set,
+                .size = size,
+                .destination = rax,
+                .source = ir::temp,
+                .source_kind = SourceKind::reg});
+        advance(rsi);
+        break;
+    case Op::stos:
+        append({.kind = Kind::store,
+                .size = size,
+                .source = rax,
+                .source_kind = SourceKind::reg,
+                .address = destination});
+        advance(rdi);
+        break;
+    case Op::movs:
+        append({.kind = Kind::load, .size = size, .destination = ir::kept, .address = source});
+        append({.kind = Kind::store,
+                .size = size,
+                .source = ir::kept,
+                .source_kind = SourceKind::reg,
+                .address = destination});
+        advance(rsi);
+        advance(rdi);
+        break;
+    case Op::scas:
+        append({.kind = Kind::load, .size = size, .destination = ir::temp, .address = destination});
+        advance(rdi);
+        append({.kind = Kind::compare,
+                .size = size,
+                .source = rax,
+                .flags_written = flag::arithmetic});
+        break;
+    default: // CMPS
+        append({.kind = Kind::load, .size = size, .destination = ir::kept, .address = source});
+        append({.kind = Kind::load, .size = size, .destination = ir::temp, .address = destination});
+        advance(rsi);
+        advance(rdi);
+        append({.kind = Kind::compare,
+                .size = size,
+                .source = ir::kept,
+                .flags_written = flag::arithmetic});
+        break;
+    }
+    return Result::next;
+}
+
 Result Lowering::lower(Insn &insn, u16 offset) {
     offset_ = offset;
     if (insn.cpuid_feature != u16(Feature::none) && !cpu_has(cpu_, insn.cpuid_feature) &&
@@ -307,6 +373,11 @@ Result Lowering::lower(Insn &insn, u16 offset) {
     case Op::cmc: return native(insn);
     case Op::sse: return mode_ & mode::sse ? native(insn) : Result::interpret;
     case Op::fpu: return x87(insn);
+    case Op::lods:
+    case Op::stos:
+    case Op::movs:
+    case Op::scas:
+    case Op::cmps: return string(insn);
     case Op::mmx:
     case Op::emms:
         if (!(mode_ & mode::x87) || (insn.op == Op::mmx && !(mode_ & mode::sse)))

@@ -26,7 +26,7 @@ public:
     void run();
 
 private:
-    enum class ColdKind : u8 { slow_access, interpret, request, link, load_x87 };
+    enum class ColdKind : u8 { slow_access, interpret, request, link, unlinked, lookup, load_x87 };
     struct Cold {
         ColdKind kind;
         Label from;
@@ -53,7 +53,8 @@ private:
     void store_rip(u16 offset);
     void leave(Leave why);
     void interpret(u16 offset);
-    void exit_to(i64 target);
+    void exit_to(i64 target, u16 offset);
+    void look_up();
     void cold_code();
     bool flags_dead_after(const ir::Op &op) const;
     void add_cold(const Cold &c) {
@@ -102,7 +103,10 @@ void Generator::assign(u8 reg, Reg from, unsigned size) {
         e_.store(gs_at(offset_scratch + 8), from);
     } else {
         flags_.register_written(reg);
-        if (home(reg) != no_reg)
+        if (size < 4) // only RAX, of string loads
+            e_.op({.prefix = u8(size == 2 ? 0x66 : 0), .byte = u8(size == 1 ? 0x8a : 0x8b)},
+                  home(reg), from);
+        else if (home(reg) != no_reg)
             size == 4 ? e_.mov32(home(reg), from) : e_.mov(home(reg), from);
         else
             e_.store(gpr_slot(reg), from);
@@ -305,20 +309,42 @@ void Generator::interpret(u16 offset) {
 
 // Ends a path: to an offset from the page's base. Within the page the jump is patched to its target
 // later; across pages the mapping may change, so the jump cache decides each time.
-void Generator::exit_to(i64 target) {
+void Generator::exit_to(i64 target, u16 offset) {
     if (target >= 0 && target < i64(mmu::page_size) && out_.link_count < links_.size()) {
         e_.align_displacement();
         const Label l = e_.jmp();
         const unsigned n = out_.link_count++;
-        out_.link[n] = {l.at, e_.here() + delta_, u16(target)};
-        store_rip(u16(target));
-        e_.mov_imm(r13, reinterpret_cast<u64>(links_[n]));
-        e_.store(gs_at(offset_link), r13);
-        leave(Leave::link);
+        out_.link[n] = {l.at, nullptr, u16(target), target > offset};
+        add_cold({ColdKind::unlinked, l, u16(target), n, nullptr, target, {}});
         return;
     }
     page_relative(r14, target);
     to_stub(e_.jmp(), stubs_.lookup);
+}
+
+// To the linear address in r14: the jump cache's hit, as in the stub, which has the rest.
+void Generator::look_up() {
+    auto field = [](usize offset) {
+        return Mem{.base = r13, .gs = true, .displacement = offset_jump + i32(offset)};
+    };
+    if (features_.bmi2) {
+        e_.rorx(r13, r14, 12);
+    } else {
+        e_.mov(r13, r14);
+        e_.shift_right_imm(r13, 12);
+    }
+    e_.alu(6, r13, r14);
+    e_.alu_imm(4, r13, jump_size - 1, false);
+    e_.op({.byte = 0xc1}, 4, r13); // shl r13d, 5
+    e_.byte(5);
+    e_.alu(7, r14, field(offsetof(JumpEntry, linear)));
+    add_cold({ColdKind::lookup, e_.jcc(not_equal), 0, 0, nullptr, 0, {}});
+    e_.load(r15, field(offsetof(JumpEntry, key)));
+    e_.alu(7, r15, gs_at(offset_key));
+    add_cold({ColdKind::lookup, e_.jcc(not_equal), 0, 0, nullptr, 0, {}});
+    e_.alu_imm(4, r14, i32(mmu::page_mask));
+    e_.store(gs_at(offset_page_base), r14);
+    e_.op({.byte = 0xff}, 4, field(offsetof(JumpEntry, code))); // jmp
 }
 
 void Generator::emit(const ir::Op &op) {
@@ -329,7 +355,7 @@ void Generator::emit(const ir::Op &op) {
     case Kind::store: store(op); break;
     case Kind::set: assign(op.destination, value(op.source, r13), op.size); break;
     case Kind::add: {
-        const Reg to = home(op.destination), from = home(op.source); // only RSP and RBP
+        const Reg to = home(op.destination), from = home(op.source); // never one of r12 to r15
         flags_.register_written(op.destination);
         e_.lea(to, at(from, i32(op.immediate)), op.size == 8);
         break;
@@ -342,7 +368,7 @@ void Generator::emit(const ir::Op &op) {
         break;
     case Kind::jump:
         flags_.save();
-        exit_to(op.immediate);
+        exit_to(op.immediate, op.offset);
         break;
     case Kind::jump_looked_up:
         flags_.save();
@@ -378,6 +404,13 @@ void Generator::emit(const ir::Op &op) {
         break;
     case Kind::branch:
         flags_.make_native();
+        if (op.immediate <= op.offset) { // the end of a loop: its way is the straight one
+            const Label out = e_.jcc(Condition(op.condition ^ 1));
+            flags_.save_snapshot(flags_.snapshot());
+            exit_to(op.immediate, op.offset);
+            e_.bind(out);
+            break;
+        }
         add_cold({ColdKind::link, e_.jcc(Condition(op.condition)), op.offset, 0, nullptr,
                   op.immediate, flags_.snapshot()});
         break;
@@ -398,9 +431,22 @@ void Generator::emit(const ir::Op &op) {
             op.size == 4 ? e_.mov32(r14, target) : e_.mov(r14, target);
         else if (op.size == 4)
             e_.mov32(r14, r14);
-        to_stub(e_.jmp(), stubs_.lookup);
+        look_up();
         break;
     }
+    case Kind::string_forward:
+        flags_.before_clobber();
+        e_.op({.byte = 0xf7}, 0, gs_at(offset_rflags)); // test
+        e_.raw(u32(x86::flag::df));
+        add_cold({ColdKind::interpret, e_.jcc(not_equal), op.offset, 0, nullptr, 0, {}});
+        break;
+    case Kind::compare:
+        e_.op({.prefix = u8(op.size == 2 ? 0x66 : 0),
+               .byte = u8(op.size == 1 ? 0x38 : 0x39),
+               .wide = op.size == 8},
+              r15, value(op.source, r13));
+        flags_.defined();
+        break;
     case Kind::read_flags:
         flags_.make_native();
         flags_.before_clobber(); // EFLAGS is still whole until the AND
@@ -460,6 +506,14 @@ void Generator::cold_code() {
             to_stub(e_.call(), stubs_.load_x87);
             e_.bind(e_.jmp(), c.back);
             break;
+        case ColdKind::unlinked:
+            out_.link[c.descriptor].unlinked = e_.here() + delta_;
+            store_rip(c.offset);
+            e_.mov_imm(r13, reinterpret_cast<u64>(links_[c.descriptor]));
+            e_.store(gs_at(offset_link), r13);
+            leave(Leave::link);
+            break;
+        case ColdKind::lookup: to_stub(e_.jmp(), stubs_.lookup); break;
         case ColdKind::interpret: interpret(c.offset); break;
         case ColdKind::request:
             store_rip(c.offset);
@@ -467,7 +521,7 @@ void Generator::cold_code() {
             break;
         case ColdKind::link:
             flags_.save_snapshot(c.flags);
-            exit_to(c.target);
+            exit_to(c.target, c.offset);
             break;
         }
         if (e_.overflowed())
@@ -479,6 +533,7 @@ void Generator::run() {
     u8 *const begin = e_.here();
     e_.alu_imm(7, gs_at(offset_requests), 0, 8);
     add_cold({ColdKind::request, e_.jcc(not_equal), block_.ir.start, 0, nullptr, 0, {}});
+    out_.entry_unchecked = e_.here() + delta_;
     for (unsigned i = 0; i < block_.ir.count && !e_.overflowed(); ++i)
         emit(block_.ir.op[i]);
     if (!e_.overflowed())

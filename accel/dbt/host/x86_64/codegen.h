@@ -45,13 +45,15 @@ struct LinkSite {
     u8 *branch;         // its 4-byte displacement (writable alias)
     const u8 *unlinked; // code to run while the target is not translated (executable address)
     u16 target;         // page offset
+    bool forward;       // it lies behind the jump: no loop can close here, so requests need no look
 };
 
 inline constexpr unsigned max_links = ir::max_instructions + 2;
 
 struct Generated {
-    const u8 *entry = nullptr; // executable address
-    u32 size = 0;              // bytes
+    const u8 *entry = nullptr;           // executable address
+    const u8 *entry_unchecked = nullptr; // the same behind the test for requests
+    u32 size = 0;                        // bytes
     unsigned link_count = 0;
     LinkSite link[max_links];
     bool overflow = false; // the buffer was too small

@@ -39,6 +39,8 @@ public:
     void make_native();
     // EFLAGS has just been made by this instruction.
     void defined(const NativeOp &op);
+    // The same for an instruction of ours.
+    void defined() { now_ = {.native = true, .memory = false, .recipe = {}}; }
     void registers_written(u32 guest_registers);
     void register_written(u8 guest_register) { registers_written(1u << guest_register); }
 
