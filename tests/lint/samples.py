@@ -15,6 +15,7 @@ SAMPLES = {
             ("hw/ide/disk.cc", '#include "block/raw/raw.h"\n'),
             ("hw/ide/disk.cc", '#include "accel/vcpu.h"\n'),
             ("hw/intc/apic.cc", '#include "accel/kvm/irqchip.h"\n'),
+            ("hw/intc/apic.cc", '#include "accel/accelerator.h"\n'),
             ("hw/machine/pc.cc", '#include "accel/dbt/runtime/engine.h"\n'),
             ("hw/machine/pc.cc", '#include "emulator/options.h"\n'),
             ("accel/vcpu.h", '#include "accel/dbt/ir/op.h"\n'),
@@ -27,7 +28,7 @@ SAMPLES = {
         [
             ("dm/mem/ram.cc", '#include "dm/core/types.h"\n#include <hw/a.h>\n'),
             ("hw/ide/disk.cc", '#include "block/node.h"\n#include "hw/pci/function.h"\n'),
-            ("hw/intc/apic.cc", '#include "accel/vcpu.h"\n'),
+            ("hw/intc/apic.cc", '#include "accel/vcpu.h"\n#include "accel/irqchip_state.h"\n'),
             ("hw/machine/pc.cc", '#include "accel/accelerator.h"\n'),
             ("accel/dbt/adapter.cc", '#include "accel/accelerator.h"\n#include "dm/mem/ram.h"\n'),
             ("accel/dbt/ir/op.h", '#include "dm/core/types.h"\n#include "accel/dbt/ir/arena.h"\n'),
