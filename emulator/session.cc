@@ -86,7 +86,7 @@ hw::AcpiTables acpi_tables(const Options &o, const hw::Pc &machine, bool com1) {
 }
 
 /// What firmware leaves in the boot processor, and the state that the boot protocol asks for.
-void enter_linux(accel::Vcpu &cpu, const hw::LinuxEntry &e) {
+void enter_linux(accel::Vcpu &cpu, const hw::LinuxEntry &e, u64 low_ram) {
     constexpr u16 code = 0xc09b, data = 0xc093; // present, 4 GiB, 32 bits
     constexpr u64 CR0_PE = 1, CR0_ET = 1 << 4;
     accel::X86State s = cpu.state();
@@ -102,9 +102,10 @@ void enter_linux(accel::Vcpu &cpu, const hw::LinuxEntry &e) {
     // MTRRs as firmware leaves them: on, everything write-back but the hole below 4 GiB.
     constexpr u32 MTRR_DEF_TYPE = 0x2ff, MTRR_PHYS_BASE0 = 0x200, MTRR_PHYS_MASK0 = 0x201;
     constexpr u64 enabled = 1 << 11, write_back = 6, valid = 1 << 11;
-    constexpr u64 hole = 0xc000'0000, forty_bits = (u64{1} << 40) - 1;
+    constexpr u64 forty_bits = (u64{1} << 40) - 1;
+    const u64 hole = low_ram > 0xc000'0000 ? 0xe000'0000 : 0xc000'0000; // to 4 GiB, a power of two
     s.msr.emplace_back(MTRR_PHYS_BASE0, hole);
-    s.msr.emplace_back(MTRR_PHYS_MASK0, (forty_bits & ~u64{0x3fff'ffff}) | valid);
+    s.msr.emplace_back(MTRR_PHYS_MASK0, (forty_bits & ~(0xffff'ffff - hole)) | valid);
     s.msr.emplace_back(MTRR_DEF_TYPE, enabled | write_back);
     cpu.set_state(s);
 }
@@ -155,7 +156,7 @@ void Session::place(hw::Pc &machine) {
     const hw::LinuxEntry entry =
         hw::load_linux(map_, {options_.kernel, options_.initrd, options_.append},
                        {machine.low_ram(), machine.ram_size() - machine.low_ram()}, acpi_);
-    enter_linux(machine.vcpu(0), entry);
+    enter_linux(machine.vcpu(0), entry, machine.low_ram());
 }
 
 int Session::run() {
