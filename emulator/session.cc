@@ -225,15 +225,12 @@ void Session::end(int status) noexcept {
 loop::Task<> Session::watch_signals() {
     for (;;) {
         const int signal = co_await signals_.next();
-        chardev::Terminal *const terminal = backends_.terminal();
         if (signal == SIGTSTP) {
-            if (terminal)
-                terminal->restore();
+            backends_.release_terminal();
             ::raise(SIGSTOP);
         }
         if (signal == SIGTSTP || signal == SIGCONT) {
-            if (terminal)
-                terminal->raw();
+            backends_.take_terminal_back();
             continue;
         }
         RHEA_LOG(info, "ended by signal %d (%s)", signal, ::strsignal(signal));

@@ -141,12 +141,27 @@ CharBackends::Entry CharBackends::make_stdio(const Fields &f, const std::string 
             "standard input and output are in use already; one back end can have them");
     terminal_ = std::make_unique<Terminal>(f.signal);
     // A descriptor that the caller has closed may be anything by now, but not open for this.
-    return stream({.name = label,
-                   .in = open_for(STDIN_FILENO, O_RDONLY) ? STDIN_FILENO : -1,
-                   .out = open_for(STDOUT_FILENO, O_WRONLY) ? STDOUT_FILENO : -1,
-                   .owned = false,
-                   .escape = f.mux,
-                   .quit = quit_});
+    Entry e = stream({.name = label,
+                      .in = open_for(STDIN_FILENO, O_RDONLY) ? STDIN_FILENO : -1,
+                      .out = open_for(STDOUT_FILENO, O_WRONLY) ? STDOUT_FILENO : -1,
+                      .owned = false,
+                      .escape = f.mux,
+                      .quit = quit_});
+    stdio_ = e.stream;
+    return e;
+}
+
+void CharBackends::release_terminal() noexcept {
+    if (terminal_)
+        terminal_->restore();
+}
+
+void CharBackends::take_terminal_back() {
+    if (!terminal_ || !terminal_->active())
+        return;
+    terminal_->raw();
+    if (stdio_)
+        stdio_->restart_input();
 }
 
 CharBackends::Entry CharBackends::make(std::string_view kind, const Fields &f,

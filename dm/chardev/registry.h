@@ -28,8 +28,9 @@ public:
 
     /// Writes out what the guest has sent so far. Turns the loop.
     void flush();
-    /// Null: the terminal is not in use.
-    Terminal *terminal() { return terminal_.get(); }
+    /// The program is about to be stopped: the terminal as it was. And it goes on: raw again.
+    void release_terminal() noexcept;
+    void take_terminal_back();
 
 private:
     struct Entry {
@@ -46,6 +47,7 @@ private:
     Callback quit_;
     std::unique_ptr<Terminal> terminal_;
     bool stdio_used_ = false;
+    StreamBackend *stdio_ = nullptr;
     std::map<std::string, Entry, std::less<>> entries_;
     unsigned unnamed_ = 0;
 };

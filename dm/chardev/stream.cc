@@ -13,12 +13,17 @@ namespace {
 constexpr usize output_capacity = 64 << 10;
 constexpr usize read_ahead = 64 << 10;
 constexpr auto patience = std::chrono::seconds(1);
+
+bool readable(int fd) noexcept {
+    pollfd p{.fd = fd, .events = POLLIN, .revents = 0};
+    return ::poll(&p, 1, 0) > 0;
+}
 } // namespace
 
 StreamBackend::StreamBackend(loop::Loop &loop, const Setup &setup)
     : loop_(loop), setup_(setup), output_wanted_(loop), idle_(loop), output_kick_(output_wanted_),
       input_wanted_(loop), input_room_(loop), input_kick_(input_wanted_), writers_(loop),
-      readers_(loop) {
+      readers_(loop), inputs_(loop) {
     output_.with([&](Output &o) {
         o.ring.resize(output_capacity);
         o.gone = setup_.out < 0;
@@ -48,11 +53,20 @@ void StreamBackend::attach(CharFrontend &frontend) {
     frontend_ = &frontend;
     readers_.spawn(run_delivery());
     if (setup_.in >= 0)
-        readers_.spawn(run_input());
+        inputs_.spawn(run_input());
+}
+
+void StreamBackend::restart_input() {
+    if (!frontend_ || setup_.in < 0 || inputs_.empty())
+        return; // not begun, or at its end
+    inputs_.cancel();
+    inputs_.spawn(run_input());
 }
 
 void StreamBackend::detach() noexcept {
+    inputs_.cancel();
     readers_.cancel();
+    static_cast<void>(inputs_.join()); // failed as cancelled
     static_cast<void>(readers_.join());
     frontend_ = nullptr;
 }
@@ -217,6 +231,10 @@ loop::Task<> StreamBackend::run_input() {
             co_await input_room_.wait();
         // Terminals cannot be read without blocking a kernel worker: wait for input first.
         co_await loop_.poll(setup_.in, POLLIN);
+        // A change of the terminal's settings wakes too, and a read begun then would miss what is
+        // typed later.
+        if (!readable(setup_.in))
+            continue;
         const auto r = co_await loop_.read(setup_.in, buffer).caught();
         if (!r && (r.error().code == EAGAIN || r.error().code == EINTR))
             continue;

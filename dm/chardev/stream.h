@@ -43,6 +43,10 @@ public:
     void attach(CharFrontend &frontend) override;
     void detach() noexcept override;
 
+    /// The loop's thread: waits for input afresh, after the terminal's settings were changed. The
+    /// kernel's pending poll is woken by the change, finds nothing, and (seen with Linux 6.18) does
+    /// not wake again.
+    void restart_input();
     /// The loop's thread, turning the loop: returns when all output has been written or has lost
     /// its reader.
     void flush();
@@ -95,7 +99,7 @@ private:
     loop::Event input_wanted_, input_room_;
     Kick input_kick_;
 
-    loop::TaskGroup writers_, readers_;
+    loop::TaskGroup writers_, readers_, inputs_;
 };
 
 } // namespace rhea::chardev

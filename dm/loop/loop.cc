@@ -229,6 +229,9 @@ bool Operation::begin() noexcept {
 }
 
 void Operation::complete(int result) noexcept {
+    // The process was stopped and goes on: that is nobody's business but ours.
+    if (result == -EINTR && !(promise_->context && promise_->context->cancelled))
+        return loop_.submit(*this);
     if (promise_->context)
         promise_->context->waiting = nullptr;
     result_ = request_.opcode == IORING_OP_TIMEOUT && result == -ETIME ? 0 : result;
