@@ -47,19 +47,24 @@ objects = $(patsubst %.cc,$(BUILD)/obj/%.o,$(1))
 $(foreach l,$(LIBRARIES),$(eval SOURCES_$(l) := $(call under,$(l))))
 # Composition roots and engines that are switched off are no part of the libraries.
 SOURCES_dm := $(filter-out dm/daemon/%,$(SOURCES_dm))
+SOURCES_block := $(filter-out block/tool/%,$(SOURCES_block))
 ifneq ($(ENABLE_XEN),yes)
 SOURCES_accel := $(filter-out accel/xen/%,$(SOURCES_accel))
 endif
 ifneq ($(ENABLE_KVM),yes)
 SOURCES_accel := $(filter-out accel/kvm/%,$(SOURCES_accel))
 endif
-SOURCES_emulator := $(call under,emulator)
+# The programs, and the folder of each, a composition root.
+ROOT_rhea := emulator
+ROOT_rhea-img := block/tool
+$(foreach p,rhea rhea-img,$(eval SOURCES_$(p) := $(call under,$(ROOT_$(p)))))
+PROGRAM_NAMES := $(foreach p,rhea rhea-img,$(if $(SOURCES_$(p)),$(p)))
 $(foreach t,$(TESTS),$(eval SOURCES_tests_$(t) := $(call under,tests/$(t))))
 
 LIBS := $(foreach l,$(LIBRARIES),$(if $(SOURCES_$(l)),$(BUILD)/lib$(l).a))
-PROGRAMS := $(if $(SOURCES_emulator),$(BUILD)/rhea)
+PROGRAMS := $(PROGRAM_NAMES:%=$(BUILD)/%)
 TEST_PROGRAMS := $(foreach t,$(TESTS),$(if $(SOURCES_tests_$(t)),$(BUILD)/tests/$(t)))
-ALL_SOURCES := $(foreach l,$(LIBRARIES) emulator,$(SOURCES_$(l))) \
+ALL_SOURCES := $(foreach l,$(LIBRARIES) $(PROGRAM_NAMES),$(SOURCES_$(l))) \
 	$(foreach t,$(TESTS),$(SOURCES_tests_$(t)))
 HEADERS := $(sort $(shell find $(wildcard $(LIBRARIES) emulator tests) -name '*.h'))
 
@@ -92,11 +97,14 @@ $(foreach l,$(LIBRARIES),$(if $(SOURCES_$(l)),$(eval $(call library_rule,$(l))))
 
 LINK_LIBS = -Wl,--start-group $(LIBS) -Wl,--end-group $(PACKAGE_LIBS)
 
-$(BUILD)/rhea.list: FORCE
-	@$(call keep,$@,$(SOURCES_emulator))
-$(BUILD)/rhea: $(call objects,$(SOURCES_emulator)) $(LIBS) $(BUILD)/rhea.list
-	@echo "  LINK  $@"
-	@$(LINK) -o $@ $(call objects,$(SOURCES_emulator)) $(LINK_LIBS)
+define program_rule
+$(BUILD)/$(1).list: FORCE
+	@$$(call keep,$$@,$(SOURCES_$(1)))
+$(BUILD)/$(1): $(call objects,$(SOURCES_$(1))) $(LIBS) $(BUILD)/$(1).list
+	@echo "  LINK  $$@"
+	@$$(LINK) -o $$@ $(call objects,$(SOURCES_$(1))) $$(LINK_LIBS)
+endef
+$(foreach p,$(PROGRAM_NAMES),$(eval $(call program_rule,$(p))))
 
 define test_rule
 $(BUILD)/tests/$(1).list: FORCE
@@ -175,7 +183,7 @@ compile_commands.json: config.mk
 		printf '"command":"%s -c %s"}\n' '$(filter-out $(CCACHE),$(COMPILE))' $$f; sep=,; done; echo ']'; } >$@
 
 help:
-	@echo 'make                   the emulator, $(BUILD)/rhea'
+	@echo 'make                   the programs, $(BUILD)/rhea and $(BUILD)/rhea-img'
 	@echo 'make demo              boot a Debian kernel to a shell (ARGS=--check: unattended)'
 	@echo 'make check             every test: unit, device, against the host CPU, real guests, lint'
 	@echo 'make tests             only build the test programs, $(BUILD)/tests/*'

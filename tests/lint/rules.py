@@ -29,7 +29,7 @@ FLOORS = [
     ("hw", ["dm", "hw", "block/node.h", "net/port.h"]),
 ]
 # Folders that nobody else includes from.
-ROOTS = ("dm/daemon", "emulator", "tests")
+ROOTS = ("dm/daemon", "emulator", "block/tool", "tests")
 INCLUDE = re.compile(r'\s*#\s*include\s*"([^"]*)"')
 
 
