@@ -55,6 +55,7 @@ enum class Kind : u8 {
     clear_flags,       // RFLAGS &= ~immediate: of the flags that EFLAGS does not hold meanwhile
     set_flags,         // RFLAGS |= immediate; IF with a shadow, which the block still holds
     read_time,         // RDTSC
+    swap_gs,            // SWAPGS
     string_forward,     // leaves for T0 if the direction flag is set
     compare,            // flags of source - temp, in `size` bytes
     use_x87,           // the x87 registers are about to be used

@@ -469,6 +469,11 @@ Result Lowering::lower(Insn &insn, u16 offset) {
                 .destination = insn.operand[0].index,
                 .immediate = insn.operand[1].index});
         return Result::next;
+    case Op::swapgs:
+        if (!code64() || mode_ & mode::user)
+            return Result::interpret;
+        append({.kind = Kind::swap_gs});
+        return Result::next;
     case Op::cld: append({.kind = Kind::clear_flags, .immediate = flag::df}); return Result::next;
     case Op::std_: append({.kind = Kind::set_flags, .immediate = flag::df}); return Result::next;
     case Op::rdtsc:

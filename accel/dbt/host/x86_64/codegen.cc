@@ -395,6 +395,14 @@ void Generator::emit(const ir::Op &op) {
         e_.op({.byte = 0xd9}, 5, at(r14));
         break;
     }
+    case Kind::swap_gs: {
+        const Mem base = gs_at(offset_segments + x86::gs * i32(sizeof(x86::Segment)));
+        e_.load(r13, base);
+        e_.load(r15, gs_at(offset_kernel_gs_base));
+        e_.store(base, r15);
+        e_.store(gs_at(offset_kernel_gs_base), r13);
+        break;
+    }
     case Kind::read_selector:
         e_.load_sized(r13,
                       gs_at(offset_segments + i32(op.immediate) * i32(sizeof(x86::Segment)) +

@@ -1,15 +1,14 @@
 #pragma once
-// Back end of T1 on x86-64: IR to host code. See ENGINE in ARCHITECTURE.md for the register table:
-//   guest rax rcx rdx rbx rbp rsi rdi r8–r11  the same host registers
-//   guest rsp                                 r12
-//   guest r12–r15                             in memory behind GS (Cpu::gpr)
-//   r13, r15                                  scratch; r14: address, then host pointer, of the
-//   access at hand rsp                                       the host's stack; gs base: the vCPU's
-//   Area; xmm0–15: the guest's
+// Back end of T1 on x86-64: IR to host code. Where things are while it runs:
+//   guest rax rcx rdx rbx rbp rsi rdi r8–r11: in the same host registers
+//   guest rsp: in r12
+//   guest r12–r15: in memory behind GS (Cpu::gpr)
+//   r13, r15: scratch; r14: the address, then the host pointer, of the access at hand
+//   rsp: the host's stack; GS base: the vCPU's Area; xmm0–15 and MXCSR: the guest's
 //
 // Arithmetic flags are in EFLAGS right after the instruction that made them, and are written to
-// memory only when something is about to destroy EFLAGS or leave (Flags in codegen.cc): so flags
-// that the next instruction overwrites cost nothing.
+// memory only when something is about to destroy EFLAGS or to leave (flag_state.h): flags that
+// the next instruction overwrites cost nothing.
 
 #include "accel/dbt/guest/x86/lower.h"
 #include "accel/dbt/host/x86_64/emitter.h"

@@ -23,6 +23,7 @@ inline constexpr i32 offset_gpr = RHEA_CPU_OFFSET(gpr), offset_rip = RHEA_CPU_OF
                      offset_xmm = RHEA_CPU_OFFSET(xmm), offset_segments = RHEA_CPU_OFFSET(seg),
                      offset_tlb = RHEA_CPU_OFFSET(tlb), offset_fpu = RHEA_CPU_OFFSET(fpu),
                      offset_tsc_offset = RHEA_CPU_OFFSET(tsc_offset),
+                     offset_kernel_gs_base = RHEA_CPU_OFFSET(kernel_gs_base),
                      offset_deferred = RHEA_CPU_OFFSET(deferred_requests);
 #undef RHEA_CPU_OFFSET
 inline constexpr i32 offset_self = offsetof(Area, self), offset_key = offsetof(Area, dispatch_key),
