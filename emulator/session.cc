@@ -233,6 +233,10 @@ loop::Task<> Session::watch_signals() {
             backends_.take_terminal_back();
             continue;
         }
+        if (status_) { // already ending: only output to a reader that does not read is waited for
+            backends_.release_terminal();
+            ::_exit(*status_);
+        }
         RHEA_LOG(info, "ended by signal %d (%s)", signal, ::strsignal(signal));
         in_a_hurry_ = true;
         end(0);
