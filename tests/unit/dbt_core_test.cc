@@ -1,16 +1,22 @@
 // dbt::Core on small long-mode programs, assembled into this file: each runs in T0 and in T1, and
 // both must leave the same state. (The instruction forms one by one are tests/diff's matter.)
 
+#include "accel/dbt/cpu_state.h"
 #include "accel/dbt/guest/x86/cpuid.h"
 #include "accel/dbt/guest/x86/flags.h"
 #include "accel/dbt/guest/x86/system.h"
 #include "accel/dbt/runtime/core.h"
 
+#include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <gtest/gtest.h>
 #include <memory>
+#include <random>
 #include <span>
 #include <sys/mman.h>
+#include <thread>
+#include <vector>
 
 namespace rhea::dbt {
 namespace {
@@ -326,6 +332,57 @@ TEST(dbt_core, recursive_calls_are_right) {
     m.run({guest_calls, guest_calls_end});
 
     EXPECT_EQ(m.cpu().gpr[x86::rax], 610u);
+}
+
+// Random bytes as code, in 64-bit and 32-bit mode, at both privilege levels: whatever they do, run()
+// comes back and the state can be run again.
+TEST(dbt_core, noise_as_code_comes_back) {
+    const char *const more = std::getenv("RHEA_NOISE_ROUNDS");
+    const unsigned rounds = more ? unsigned(std::atoi(more)) : 2000;
+    std::mt19937_64 random(7);
+    Machine m(Tier::translator);
+    const accel::X86State start = export_state(m.cpu(), 0);
+    std::jthread watchdog([&](std::stop_token stop) { // loops are noise too
+        while (!stop.stop_requested()) {
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+            m.core().request(x86::request::stop);
+        }
+    });
+    unsigned ended = 0;
+    for (unsigned round = 0; round < rounds; ++round) {
+        x86::Cpu &c = m.cpu();
+        import_state(c, start);
+        std::vector<u8> code(512);
+        for (u8 &b : code)
+            b = u8(random());
+        for (usize i = 0; i < code.size(); i += 1 + random() % 8) { // likely opcodes
+            constexpr u8 common[] = {0x0f, 0x66, 0x48, 0x8b, 0x89, 0x01,
+                                     0xf3, 0xf2, 0xd9, 0xdd, 0xf7, 0x70};
+            code[i] = common[random() % sizeof common];
+        }
+        for (u64 &r : c.gpr)
+            r = random() % 2 ? 0x200000 + random() % 0x1000 : random();
+        if (round & 1) {
+            c.seg[x86::cs].attributes =
+                u16((c.seg[x86::cs].attributes & ~x86::Segment::long_mode) | x86::Segment::big);
+            for (u64 &r : c.gpr)
+                r = u32(r);
+        }
+        if (round & 2) {
+            c.seg[x86::cs].attributes |= 0x60;
+            c.seg[x86::ss].attributes |= 0x60;
+        }
+        m.core().state_changed();
+        m.core().memory_written(code_at, code.size());
+        for (unsigned turn = 0; turn < 8; ++turn) {
+            const x86::ExitKind kind = m.run(code).kind;
+            if (kind == x86::ExitKind::shutdown || kind == x86::ExitKind::halt)
+                break;
+            m.core().complete(random());
+        }
+        ++ended;
+    }
+    EXPECT_EQ(ended, rounds);
 }
 
 TEST(dbt_core, loop_without_exit_stops_on_request) {
