@@ -55,13 +55,14 @@ enum class Kind : u8 {
     clear_flags,       // RFLAGS &= ~immediate: of the flags that EFLAGS does not hold meanwhile
     set_flags,         // RFLAGS |= immediate; IF with a shadow, which the block still holds
     read_time,         // RDTSC
-    swap_gs,            // SWAPGS
-    string_forward,     // leaves for T0 if the direction flag is set
-    compare,            // flags of source - temp, in `size` bytes
+    swap_gs,           // SWAPGS
+    string_forward,    // leaves for T0 if the direction flag is set
+    compare,           // flags of source - temp, in `size` bytes
     use_x87,           // the x87 registers are about to be used
     load_x87_control,  // FLDCW; leaves for T0 if it unmasks an exception
     read_selector,     // destination = selector of segment register `immediate`
-    interpret,         // leaves: T0 runs the instruction at `offset`
+    interpret_here, // T0 runs the instruction (`size` bytes long), and the block goes on if nothing prevents it
+    interpret, // leaves: T0 runs the instruction at `offset`
     nothing,
 };
 

@@ -203,8 +203,7 @@ void Core::deliver_interrupt(u8 vector) noexcept {
 
 void Core::deliver_nmi() noexcept {
     x86::materialise_flags(cpu());
-    shut_down_ =
-        x86::deliver_nmi(context_) == Step::exit && cpu().exit.kind == ExitKind::shutdown;
+    shut_down_ = x86::deliver_nmi(context_) == Step::exit && cpu().exit.kind == ExitKind::shutdown;
 }
 
 void Core::complete(u64 value) noexcept {
@@ -525,6 +524,30 @@ SlowResult Core::access(u64 linear, u32 descriptor) noexcept {
 
 SlowResult slow_memory_access(Area *area, u64 linear, u32 descriptor) noexcept {
     return static_cast<Core *>(area->owner)->access(linear, descriptor);
+}
+
+int Core::interpret_in_block(u32 where) noexcept {
+    x86::Cpu &c = cpu();
+    auto cut = [&](u64 linear) { return x86::mode_64(c) ? linear : u64{u32(linear)}; };
+    const u64 page_base = c.page_base, key = area_->dispatch_key;
+    const u64 epoch = blocks_.statistics().flushes + blocks_.statistics().invalidated;
+    c.rip = cut(page_base + (where & 0xfff));
+    const u64 next = cut(c.rip + (where >> 12));
+    if (!interpret())
+        return int(Leave::exit);
+    // The block must still be what the state asks for, and nothing may wait for the run loop.
+    refresh_key();
+    const bool on = c.rip == next && area_->dispatch_key == key && translatable() &&
+                    epoch == blocks_.statistics().flushes + blocks_.statistics().invalidated &&
+                    !(c.deferred_requests && x86::interrupts_enabled(c));
+    if (!on)
+        return int(Leave::resume);
+    c.page_base = page_base;
+    return -1;
+}
+
+int interpret_in_block(Area *area, u32 where) noexcept {
+    return static_cast<Core *>(area->owner)->interpret_in_block(where);
 }
 
 CoreStatistics Core::statistics() const noexcept {

@@ -91,7 +91,10 @@ public:
 private:
     friend SlowResult slow_memory_access(Area *area, u64 linear, u32 descriptor) noexcept;
 
+    friend int interpret_in_block(Area *area, u32 where) noexcept;
+
     void stored(u64 physical, unsigned size) noexcept override;
+    int interpret_in_block(u32 where) noexcept;
     SlowResult access(u64 linear, u32 descriptor) noexcept;
     bool requests_pending() noexcept;
     bool translatable() const noexcept;

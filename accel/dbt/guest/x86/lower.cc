@@ -90,6 +90,10 @@ private:
     Result ret(const Insn &insn);
     Result x87(const Insn &insn);
     Result string(const Insn &insn);
+    Result interpret_here(const Insn &insn) {
+        append({.kind = Kind::interpret_here, .size = insn.length});
+        return Result::next;
+    }
     void push_value(SourceKind kind, u8 reg, i64 immediate);
     bool load_target(const Insn &insn);
     i64 branch_target(const Insn &insn) const {
@@ -244,7 +248,7 @@ Result Lowering::x87(const Insn &insn) {
 // One element of a string instruction. With REP, T0 is faster: it moves pages at once.
 Result Lowering::string(const Insn &insn) {
     if (insn.prefix_rep || insn.address_size != word() || insn.segment == fs || insn.segment == gs)
-        return Result::interpret;
+        return interpret_here(insn);
     const u8 size = insn.operand_size;
     const ir::Address source{.base = rsi, .offset_size = word(), .linear_size = word()},
         destination{.base = rdi, .offset_size = word(), .linear_size = word()};
@@ -322,7 +326,7 @@ Result Lowering::lower(Insn &insn, u16 offset) {
     case Op::btc:
         // A register bit offset reaches beyond the addressed operand.
         if (memory_operand(insn) && insn.operand[1].kind == OperandKind::gpr)
-            return Result::interpret;
+            return interpret_here(insn);
         return native(insn);
     case Op::add:
     case Op::or_:
@@ -489,6 +493,17 @@ Result Lowering::lower(Insn &insn, u16 offset) {
     case Op::mfence:
     case Op::sfence: // one vCPU thread, and x86 hosts order stores as guests do
         return Result::next;
+    // Neither transfers of control nor I/O: worth staying in the block for.
+    case Op::mov_from_cr:
+    case Op::mov_to_seg:
+    case Op::push_seg:
+    case Op::pop_seg:
+    case Op::popf:
+    case Op::rdmsr:
+    case Op::cpuid:
+    case Op::invlpg:
+    case Op::rdtscp:
+    case Op::xlat: return interpret_here(insn);
     default: return Result::interpret;
     }
 }

@@ -491,6 +491,13 @@ void Generator::emit(const ir::Op &op) {
         e_.mov32(rax, rax);
         flags_.registers_written(1u << x86::rax | 1u << x86::rdx);
         break;
+    case Kind::interpret_here:
+        flags_.save();
+        e_.mov_imm(r13, u32(op.offset) | u32(op.size) << 12);
+        to_stub(e_.call(), stubs_.interpret_here);
+        flags_.left_to_interpreter();
+        x87_ready_ = false;
+        break;
     case Kind::interpret:
         flags_.save();
         interpret(op.offset);

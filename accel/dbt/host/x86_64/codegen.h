@@ -24,8 +24,9 @@ struct Stubs {
     const u8 *lookup;      // jumped to with r14 = linear target
     const u8 *slow_access; // called with r14 = linear address, r13d = AccessDescriptor; r14 = host
                            // pointer on return
-    const u8 *load_x87;    // called: the x87 registers from cpu.fpu; clobbers r13
-    const u8 *load_flags;  // called: EFLAGS from whatever form the flags have; clobbers r13
+    const u8 *interpret_here; // called with r13d = offset of the instruction | its length << 12
+    const u8 *load_x87;       // called: the x87 registers from cpu.fpu; clobbers r13
+    const u8 *load_flags;     // called: EFLAGS from whatever form the flags have; clobbers r13
 };
 
 struct HostFeatures {

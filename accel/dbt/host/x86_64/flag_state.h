@@ -37,6 +37,11 @@ public:
     }
     // Brings the flags into EFLAGS. Destroys r13 and r15.
     void make_native();
+    // C++ code has run: the flags are in memory, in a form that is not known here.
+    void left_to_interpreter() {
+        now_ = {};
+        form_known_ = false;
+    }
     // EFLAGS has just been made by this instruction.
     void defined(const NativeOp &op);
     // The same for an instruction of ours.

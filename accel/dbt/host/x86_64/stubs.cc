@@ -21,6 +21,7 @@ public:
         leave();
         lookup();
         slow_access();
+        interpret_here();
         load_x87();
         load_flags();
         return u32(e_.here() - begin);
@@ -96,6 +97,25 @@ private:
         e_.byte(0xe3);
         e_.store_imm32(gs_at(offset_fpu_live), 0);
         e_.bind(absent);
+    }
+
+    void interpret_here() {
+        stubs_.interpret_here = start();
+        store_guest();
+        save_x87();
+        e_.load(rdi, gs_at(offset_self));
+        e_.mov32(rsi, r13);
+        e_.lea(rsp, at(rsp, -8)); // the return address is on the stack
+        e_.mov_imm(rax, reinterpret_cast<u64>(&interpret_in_block));
+        e_.call(rax);
+        e_.lea(rsp, at(rsp, 8));
+        e_.mov32(r15, rax);
+        e_.test(r15, r15, 4);
+        const Label on = e_.jcc(sign);
+        e_.bind(e_.jmp(), leave_stored_);
+        e_.bind(on);
+        load_guest();
+        e_.ret();
     }
 
     // FXRSTOR64 loads the XMM registers and MXCSR too: they are written to the image first.
