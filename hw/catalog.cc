@@ -4,6 +4,7 @@
 #include "hw/acpi/piix4_pm.h"
 #include "hw/char/debugcon.h"
 #include "hw/char/uart_16550.h"
+#include "hw/display/vga.h"
 #include "hw/fw_cfg/fw_cfg.h"
 #include "hw/input/i8042.h"
 #include "hw/intc/apic_bus.h"
@@ -91,6 +92,16 @@ struct DebugExitOptions {
     }
 };
 
+struct VgaOptions {
+    u32 vgamem_mb = 16;
+    u32 xres = 1280, yres = 800;
+    static constexpr auto fields() {
+        using O = VgaOptions;
+        return describe<O>(Field<&O::vgamem_mb>{"video memory in MiB"},
+                           Field<&O::xres>{"the monitor's width"}, Field<&O::yres>{"and height"});
+    }
+};
+
 using Made = std::unique_ptr<Device>;
 using Name = std::string;
 using Options = std::string_view;
@@ -106,6 +117,12 @@ Made make_i440fx(Name name, const Resources &r, Options options) {
     if (!ram || !rom)
         throw ConfigError("i440fx: " + to_string(ram ? rom.error() : ram.error()));
     return std::make_unique<I440fx>(std::move(name), r.map, std::move(*ram), std::move(*rom));
+}
+Made make_vga(Name name, const Resources &r, Options options) {
+    const auto o = config::parse_options<VgaOptions>(options);
+    const Vga::Config config{
+        .memory = u64{o.vgamem_mb} << 20, .rom = {}, .width = o.xres, .height = o.yres};
+    return std::make_unique<Vga>(std::move(name), config, r.map, r.clock);
 }
 Made make_debugcon(Name name, const Resources &, Options options) {
     const auto o = config::parse_options<DebugConsoleOptions>(options);
@@ -142,6 +159,12 @@ template <u32 N> constexpr auto line = [](const Resources &r) { return irq(r, N)
 template <auto N> constexpr auto value = [](const Resources &) { return N; };
 
 constexpr DeviceType types[] = {
+    {"VGA",
+     "standard VGA with Bochs extensions, PCI 1234:1111",
+     BusKind::pci,
+     make_vga,
+     {},
+     "vgamem_mb, xres, yres"},
     {"fw_cfg", "what firmware is told by the machine", BusKind::board, make_plain<FwCfg, map_of>},
     {"i440fx", "Intel 82441FX host bridge, PCI function 0:0.0", BusKind::pci, make_i440fx},
     {"i8042", "keyboard controller with keyboard and mouse", BusKind::board,

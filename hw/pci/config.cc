@@ -5,6 +5,10 @@
 
 namespace rhea::hw {
 
+namespace {
+constexpr u32 ROM_ENABLE = 1;
+}
+
 PciConfig::PciConfig(Owner &device, const char *name, PciConfigState &state,
                      const PciIdentity &identity, Callback wrote)
     : Target(device, name, {.max_size = 4}), state_(state), wrote_(wrote) {
@@ -39,6 +43,24 @@ void PciConfig::allow_clear(u8 at, u64 mask, unsigned size) noexcept {
 }
 
 void PciConfig::add_bar(AddressMap &map, unsigned n, BarKind kind, u64 size, Target &target) {
+    add_bar_register(n, kind, size);
+    bars_.at(n).mapping = map.map(kind == BarKind::port ? Space::port : Space::memory, 0, size,
+                                  target, /*priority=*/1, /*shown=*/false);
+}
+
+void PciConfig::add_ram_bar(AddressMap &map, unsigned n, BarKind kind,
+                            std::shared_ptr<RamRegion> ram) {
+    add_bar_register(n, kind, ram->size());
+    bars_.at(n).mapping = map.map_ram(0, std::move(ram), /*priority=*/1, /*shown=*/false);
+}
+
+void PciConfig::add_rom(AddressMap &map, std::shared_ptr<RamRegion> image) {
+    rom_.size = image->size();
+    allow(pci::ROM, ~(rom_.size - 1) | ROM_ENABLE, 4);
+    rom_.mapping = map.map_rom(0, std::move(image), 0, rom_.size, /*priority=*/1, /*shown=*/false);
+}
+
+void PciConfig::add_bar_register(unsigned n, BarKind kind, u64 size) {
     Bar &bar = bars_.at(n);
     bar.kind = kind;
     bar.size = size;
@@ -54,8 +76,6 @@ void PciConfig::add_bar(AddressMap &map, unsigned n, BarKind kind, u64 size, Tar
         allow(at, mask & 0xffff'fffc, 4);
         break;
     }
-    bar.mapping = map.map(kind == BarKind::port ? Space::port : Space::memory, 0, size, target,
-                          /*priority=*/1, /*shown=*/false);
 }
 
 void PciConfig::reset() noexcept {
@@ -85,6 +105,17 @@ void PciConfig::settle() noexcept {
         bar.mapping.move_and_show(shown ? base : 0, shown);
         bar.shown = shown;
         bar.base = base;
+    }
+    if (rom_.size) {
+        const u32 at = dword(pci::ROM);
+        const u64 base = at & ~(rom_.size - 1);
+        const bool shown = (command & pci::COMMAND_MEMORY) && (at & ROM_ENABLE) && base &&
+                           rom_.size < 0x1'0000'0000 - base;
+        if (shown != rom_.shown || (shown && base != rom_.base)) {
+            rom_.mapping.move_and_show(shown ? base : 0, shown);
+            rom_.shown = shown;
+            rom_.base = base;
+        }
     }
     const u16 status = word(pci::STATUS);
     put_word(pci::STATUS,

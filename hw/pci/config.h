@@ -13,6 +13,7 @@
 #include "dm/mem/target.h"
 
 #include <array>
+#include <memory>
 
 namespace rhea::hw {
 
@@ -78,6 +79,10 @@ public:
     void allow_clear(u8 at, u64 mask, unsigned size) noexcept;
     // `size`: a power of two, at least 16 (ports: 4). memory64 takes registers n and n + 1.
     void add_bar(AddressMap &map, unsigned n, BarKind kind, u64 size, Target &target);
+    // The same for memory that is plain RAM (or video memory) of its own size, a power of two.
+    void add_ram_bar(AddressMap &map, unsigned n, BarKind kind, std::shared_ptr<RamRegion> ram);
+    // The expansion ROM's register (6.2.5.2); the image's size is a power of two, at least 2 KiB.
+    void add_rom(AddressMap &map, std::shared_ptr<RamRegion> image);
     void set_intx(IrqLine line) noexcept { intx_ = line; }
 
     void reset() noexcept;
@@ -104,9 +109,12 @@ private:
         bool shown = false;
     };
 
+    void add_bar_register(unsigned n, BarKind kind, u64 size);
+
     PciConfigState &state_;
     std::array<u8, 256> reset_{}, writable_{}, clearable_{};
     std::array<Bar, 6> bars_;
+    Bar rom_;
     Callback wrote_;
     IrqLine intx_;
     bool requested_ = false;
