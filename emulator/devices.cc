@@ -61,13 +61,34 @@ void add_serial(hw::PcConfig &pc, u32 index, chardev::CharBackend *backend) {
     pc.serial[index] = backend;
 }
 
+struct VgaKeys {
+    u32 vgamem_mb = 16;
+    u32 xres = 1280, yres = 800;
+    std::string id{};
+    static constexpr auto fields() {
+        using S = VgaKeys;
+        return describe<S>(Field<&S::vgamem_mb>{.help = "video memory in MiB (16)"},
+                           Field<&S::xres>{.help = "the width that the monitor prefers (1280)"},
+                           Field<&S::yres>{.help = "and the height (800)"},
+                           Field<&S::id>{.help = "a name for the device"});
+    }
+};
+
 struct Type {
     std::string_view name, help;
     std::string (*keys)();
     void (*add)(std::string_view keys, chardev::CharBackends &backends, hw::PcConfig &pc);
 };
 
-constexpr std::array<Type, 3> types{{
+constexpr std::array<Type, 4> types{{
+    {"VGA", "standard VGA with Bochs extensions", config::options_help<VgaKeys>,
+     [](std::string_view text, chardev::CharBackends &, hw::PcConfig &pc) {
+         const auto k = config::parse_options<VgaKeys>(text);
+         if (pc.vga)
+             throw ConfigError("there is a display adapter already (-vga none leaves out the "
+                               "machine's own)");
+         pc.vga = hw::PcConfig::Vga{u64{k.vgamem_mb} << 20, k.xres, k.yres, {}};
+     }},
     {"isa-debug-exit", "a port that ends the program with status 2 * value + 1",
      config::options_help<DebugExitKeys>,
      [](std::string_view text, chardev::CharBackends &, hw::PcConfig &pc) {
@@ -127,6 +148,11 @@ void add_devices(const Options &o, chardev::CharBackends &backends, hw::PcConfig
             pc.serial[port] = backends.open(s, "serial" + std::to_string(port));
             ++port;
         });
+    // An adapter by -device takes the place of the machine's own.
+    const bool other_vga = std::ranges::any_of(
+        o.devices, [](const std::string &d) { return d.substr(0, d.find(',')) == "VGA"; });
+    if (o.vga == "std" || (o.vga.empty() && o.defaults && !other_vga))
+        pc.vga.emplace();
     for (const std::string &d : o.devices)
         about("-device", d, [&] {
             const usize comma = d.find(',');

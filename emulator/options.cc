@@ -167,6 +167,14 @@ void add_trace(Options &o, Text a) {
     o.trace_patterns.emplace_back(a.starts_with("enable=") ? a.substr(7) : a);
 }
 
+void set_vga(Options &o, Text a) {
+    static constexpr std::array<Text, 2> known{"std", "none"};
+    if (a != "std" && a != "none")
+        throw ConfigError("unknown display adapter '" + std::string(a) + "'" +
+                          config::did_you_mean(a, known) + " (there are: std, none)");
+    o.vga = a;
+}
+
 /// For what can only be switched off yet: -vga none and its like.
 void only_none(Text a, const char *what) {
     if (a != "none")
@@ -242,7 +250,8 @@ constexpr config::Option<Options> table[] = {
     {{"device", "", "TYPE[,KEY=VALUE]...",
       "Add a device. -device help lists the types, -device TYPE,help the keys.", devices},
      add_device},
-    {{"nodefaults", "", "", "Only the devices that are asked for: no serial port of itself.",
+    {{"nodefaults", "", "",
+      "Only the devices that are asked for: no serial port and no display adapter of itself.",
       devices},
      [](Options &o, Text) { o.defaults = false; }},
     {{"display", "", "none", "The display; there is none yet.", devices},
@@ -250,8 +259,9 @@ constexpr config::Option<Options> table[] = {
          only_none(a, "a display");
          o.display_none = true;
      }},
-    {{"vga", "", "none", "The display adapter; there is none yet.", devices},
-     [](Options &, Text a) { only_none(a, "a display adapter"); }},
+    {{"vga", "", "std|none",
+      "The display adapter: std, a VGA with Bochs extensions (the default), or none.", devices},
+     set_vga},
     {{"net", "", "none", "The network; there is none yet.", devices},
      [](Options &, Text a) { only_none(a, "a network"); }},
     {{"nic", "", "none", "The network; there is none yet.", devices},

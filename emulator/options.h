@@ -42,6 +42,7 @@ struct Options {
     bool boot_menu = false;
 
     bool nographic = false, display_none = false;
+    std::string vga;      // empty: what the machine has of itself
     bool defaults = true; // false: -nodefaults
     bool no_reboot = false, no_shutdown = false;
 

@@ -27,13 +27,11 @@ std::vector<u8> whole_file(const std::string &path) {
     return bytes;
 }
 
-/// A name with a slash, or of a file in the current folder, is that file; else it is looked for
-/// where firmware is kept.
-std::vector<u8> firmware(const Options &o) {
-    const std::string name = o.bios.empty() ? "bios-256k.bin" : o.bios;
-    const std::string option = o.bios.empty() ? "firmware " + name : "-bios " + name;
+/// Where a file of firmware is, among the folders for it (`also_here`: or it is a file's own name).
+/// Empty: nowhere.
+std::string find_firmware(const Options &o, const std::string &name, bool also_here) {
     std::vector<std::string> places;
-    if (!o.bios.empty())
+    if (also_here)
         places.push_back(name);
     if (name.find('/') == name.npos) {
         if (!o.data_folder.empty())
@@ -44,9 +42,18 @@ std::vector<u8> firmware(const Options &o) {
     }
     const auto found = std::ranges::find_if(
         places, [](const std::string &p) { return ::access(p.c_str(), F_OK) == 0; });
+    return found == places.end() ? "" : *found;
+}
+
+/// A name with a slash, or of a file in the current folder, is that file; else it is looked for
+/// where firmware is kept.
+std::vector<u8> firmware(const Options &o) {
+    const std::string name = o.bios.empty() ? "bios-256k.bin" : o.bios;
+    const std::string option = o.bios.empty() ? "firmware " + name : "-bios " + name;
+    const std::string found = find_firmware(o, name, !o.bios.empty());
     try {
-        if (found != places.end()) {
-            std::vector<u8> image = whole_file(*found);
+        if (!found.empty()) {
+            std::vector<u8> image = whole_file(found);
             constexpr usize unit = 64 << 10;
             if (image.empty() || image.size() % unit)
                 throw ConfigError("has " + std::to_string(image.size()) +
@@ -58,6 +65,18 @@ std::vector<u8> firmware(const Options &o) {
                               : "there is no such file");
     } catch (const ConfigError &e) {
         throw ConfigError(option + ": " + e.what());
+    }
+}
+
+/// What firmware runs to put something on the screen.
+std::vector<u8> video_rom(const Options &o) {
+    const std::string name = "vgabios-stdvga.bin", found = find_firmware(o, name, false);
+    try {
+        if (found.empty())
+            throw ConfigError("not found; install the package 'seabios', or use -vga none");
+        return whole_file(found);
+    } catch (const ConfigError &e) {
+        throw ConfigError("video firmware " + name + ": " + e.what());
     }
 }
 
@@ -73,16 +92,18 @@ hw::PcConfig machine_config(const Options &o, chardev::CharBackends &backends) {
     c.boot_menu = o.boot_menu;
     c.graphics = !o.nographic;
     add_devices(o, backends, c);
+    if (c.vga && !c.firmware.empty())
+        c.vga->rom = video_rom(o);
     return c;
 }
 
-hw::AcpiTables acpi_tables(const Options &o, const hw::Pc &machine, bool com1) {
+hw::AcpiTables acpi_tables(const Options &o, hw::Pc &machine, bool com1) {
     return hw::make_acpi_tables({.cpus = o.cpus,
                                  .pm_base = 0x600,
                                  .pci_hole_start = u32(machine.low_ram()),
                                  .pci_hole64_start = 0,
                                  .com1 = com1,
-                                 .display = false});
+                                 .display = machine.display() != nullptr});
 }
 
 /// What firmware leaves in the boot processor, and the state that the boot protocol asks for.

@@ -5,6 +5,7 @@
 #include "hw/acpi/piix4_pm.h"
 #include "hw/char/debugcon.h"
 #include "hw/char/uart_16550.h"
+#include "hw/display/vga.h"
 #include "hw/fw_cfg/fw_cfg.h"
 #include "hw/input/i8042.h"
 #include "hw/intc/apic_bus.h"
@@ -173,6 +174,17 @@ void Pc::make_devices(const PcConfig &config) {
     plug(*input_);
     fw_cfg_ = &b.add<FwCfg>("fw_cfg", map);
     plug(*fw_cfg_);
+    if (config.vga) {
+        auto &vga = b.add<Vga>("pci.2.0",
+                               Vga::Config{.slot = 2,
+                                           .memory = config.vga->memory,
+                                           .rom = config.vga->rom,
+                                           .width = config.vga->width,
+                                           .height = config.vga->height},
+                               map, clock);
+        plug(vga);
+        display_ = &vga;
+    }
 
     constexpr std::array<std::pair<u16, u8>, 4> com{
         {{0x3f8, 4}, {0x2f8, 3}, {0x3e8, 4}, {0x2e8, 3}}};

@@ -28,7 +28,10 @@
 
 namespace rhea {
 class Device;
+namespace ui {
+class Console;
 }
+} // namespace rhea
 
 namespace rhea::hw {
 
@@ -45,6 +48,12 @@ struct PcConfig {
         chardev::CharBackend *backend = nullptr;
     };
 
+    struct Vga {
+        u64 memory = u64{16} << 20;     // bytes
+        u32 width = 1280, height = 800; // the monitor's
+        std::vector<u8> rom{};          // what firmware finds its video functions in
+    };
+
     u64 ram_size = u64{128} << 20; // bytes
     unsigned cpus = 1;
     std::string cpu_model = "qemu64";
@@ -56,6 +65,7 @@ struct PcConfig {
     std::array<chardev::CharBackend *, 4> serial{}; // COM1 to COM4; null: not there
     std::vector<Port> debug_consoles;
     std::optional<Port> debug_exit;
+    std::optional<Vga> vga;
 };
 
 // What the machine is put into.
@@ -117,6 +127,8 @@ public:
     FwCfg &fw_cfg() noexcept { return *fw_cfg_; }
     Piix4Pm &power_management() noexcept { return *power_; }
     I8042 &input() noexcept { return *input_; }
+    // Null: the machine has no screen.
+    ui::Console *display() noexcept { return display_; }
     AddressMap &map() noexcept { return environment_.map; }
     // Wires of the board for what is plugged in later: an ISA interrupt as a device drives it.
     IrqLine isa_irq(unsigned irq) noexcept;
@@ -151,6 +163,7 @@ private:
     FwCfg *fw_cfg_ = nullptr;
     Piix4Pm *power_ = nullptr;
     I8042 *input_ = nullptr;
+    ui::Console *display_ = nullptr;
     std::vector<Device *> devices_; // in the order of their reset
     std::vector<Mapping> mappings_;
     std::vector<std::unique_ptr<accel::Vcpu>> vcpus_;
