@@ -275,10 +275,10 @@ class Bench:
             if medians:
                 result["medians"][what] = medians
                 print_figures(title, medians, rows)
-        if "boot" in result["medians"] and len(result["medians"]["boot"]) > 1:
-            own, *others = result["medians"]["boot"].values()
-            result["ratios"]["boot vs tcg"] = others[0]["cpu"] / own["cpu"]
-            print(f"boot, CPU: {own['cpu'] / others[0]['cpu']:.2f} times the peer's\n")
+        (own, figures), *peers = result["medians"].get("boot", {"": {}}).items()
+        for peer, other in peers:
+            result["ratios"][f"boot vs {peer}"] = other["cpu"] / figures["cpu"]
+            print(f"boot: {own} takes {figures['cpu'] / other['cpu']:.2f} of {peer}'s CPU time\n")
         return result
 
     def write(self, result):
