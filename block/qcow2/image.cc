@@ -122,10 +122,9 @@ Task<> Image::create(loop::Loop &loop, std::unique_ptr<Node> &file, const Create
 }
 
 Task<> Image::close() {
-    if (!read_only() && !broken_)
+    // More than once: what one flush counts down is written by the next.
+    for (int i = 0; i < 4 && !read_only() && !broken_ && (i == 0 || tables_dirty()); ++i)
         co_await do_flush();
-    if (!read_only() && !broken_ && refcounts_.dirty())
-        co_await do_flush(); // what was counted down by the first
     co_await file_->close();
     if (backing_)
         co_await backing_->close();

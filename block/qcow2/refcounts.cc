@@ -79,6 +79,8 @@ Task<> Refcounts::make_block(u64 index) {
         grow_table(need);
     }
     const u64 first = index * per_block();
+    if (!first) // cluster 0 is the header
+        co_await loop::raise(EIO, "qcow2: the first refcount block is missing");
     const u64 offset = first << header_.cluster_bits;
     if (offset > offset_mask)
         co_await loop::raise(EFBIG, "qcow2: the image file would be too large");
@@ -89,25 +91,33 @@ Task<> Refcounts::make_block(u64 index) {
     cache_.drop(offset, block.size());
     table_[index] = offset;
     dirty_entries_.insert(index / entries_per_sector);
-    if (moved_) {
-        // The table needs a place of its own, which is counted by blocks that it has now.
-        if (!header_.refcount_offset) {
-            const u64 clusters = table_.size() * 8 >> header_.cluster_bits;
-            header_.refcount_clusters = static_cast<u32>(clusters);
-            header_.refcount_offset = 1; // being placed: no recursion
-            header_.refcount_offset = co_await allocate_together(clusters);
-        }
+    if (moved_ && !placing_)
+        co_await place_table();
+}
+
+/// The grown table gets a place of its own, which is counted by blocks that it has now. That may
+/// make blocks, and in the end the table larger than its place: then once more.
+Task<> Refcounts::place_table() {
+    while (new_table_.clusters != table_.size() * 8 >> header_.cluster_bits) {
+        const u64 clusters = table_.size() * 8 >> header_.cluster_bits;
+        placing_ = true;
+        auto task = allocate_together(clusters);
+        const auto place = co_await task.caught();
+        placing_ = false;
+        if (!place)
+            co_await loop::raise(place.error());
+        const Run unused = std::exchange(new_table_, Run{*place, clusters});
+        const u64 first = unused.offset >> header_.cluster_bits;
+        for (u64 c = first; c < first + unused.clusters; ++c)
+            co_await set(c, 0);
     }
 }
 
 void Refcounts::grow_table(u64 blocks) {
-    if (!moved_)
-        old_table_ = {header_.refcount_offset, header_.refcount_clusters};
     const u64 entries = header_.cluster_size() / 8;
     // Half as much again, so that growing stays rare.
     table_.resize(align_up(std::max(blocks + 1, table_.size() * 3 / 2), entries));
     moved_ = true;
-    header_.refcount_offset = 0;
 }
 
 Task<Refcounts::Run> Refcounts::allocate(u64 wanted) {
@@ -158,6 +168,8 @@ Task<u64> Refcounts::allocate_together(u64 clusters) {
 }
 
 Task<> Refcounts::write_back() {
+    if (moved_)
+        co_await place_table();
     co_await cache_.write_dirty();
     if (dirty_entries_.empty() && !moved_)
         co_return;
@@ -166,10 +178,16 @@ Task<> Refcounts::write_back() {
     for (u64 i = 0; i < table_.size(); ++i)
         store_be<u64>(raw.data() + i * 8, table_[i]);
     if (moved_) {
-        co_await file_.write(header_.refcount_offset, std::span<const u8>(raw.span()));
+        co_await file_.write(new_table_.offset, std::span<const u8>(raw.span()));
         co_await file_.flush();
+        // Only now may any writing of the header lead to it.
+        if (header_.refcount_offset != new_table_.offset)
+            old_table_ = {header_.refcount_offset, header_.refcount_clusters};
+        header_.refcount_offset = new_table_.offset;
+        header_.refcount_clusters = static_cast<u32>(new_table_.clusters);
         const auto head = header_bytes(header_);
         co_await file_.write(0, std::span<const u8>(head));
+        new_table_ = {};
     } else {
         for (const u64 sector : dirty_entries_) {
             const auto piece = raw.span().subspan(sector * sector_size, sector_size);

@@ -23,6 +23,7 @@ public:
         cache_.drop_all();
         dirty_entries_.clear();
         moved_ = false;
+        new_table_ = old_table_ = {};
         hint_ = 0;
     }
     Task<u64> get(u64 cluster);
@@ -58,6 +59,7 @@ private:
     u64 place(u64 cluster) const noexcept;
     Task<> make_block(u64 index);
     void grow_table(u64 blocks);
+    Task<> place_table();
     u8 *slice(u64 cluster) noexcept;
     u64 index_in_slice(u64 cluster) const noexcept { return cluster & (per_slice_ - 1); }
 
@@ -69,7 +71,9 @@ private:
     std::set<u64> dirty_entries_; // sectors of the table
     bool moved_ = false;
     Run old_table_;
-    u64 hint_ = 0; // no free cluster is below
+    Run new_table_;        // where the table moves to
+    bool placing_ = false; // that is being found
+    u64 hint_ = 0;         // no free cluster is below
 };
 
 } // namespace rhea::block::qcow2
