@@ -334,8 +334,8 @@ TEST(dbt_core, recursive_calls_are_right) {
     EXPECT_EQ(m.cpu().gpr[x86::rax], 610u);
 }
 
-// Random bytes as code, in 64-bit and 32-bit mode, at both privilege levels: whatever they do, run()
-// comes back and the state can be run again.
+// Random bytes as code, in 64-bit and 32-bit mode, at both privilege levels: whatever they do,
+// run() comes back and the state can be run again.
 TEST(dbt_core, noise_as_code_comes_back) {
     const char *const more = std::getenv("RHEA_NOISE_ROUNDS");
     const unsigned rounds = more ? unsigned(std::atoi(more)) : 2000;

@@ -61,7 +61,7 @@ enum class Kind : u8 {
     use_x87,           // the x87 registers are about to be used
     load_x87_control,  // FLDCW; leaves for T0 if it unmasks an exception
     read_selector,     // destination = selector of segment register `immediate`
-    interpret_here, // T0 runs the instruction (`size` bytes long), and the block goes on if nothing prevents it
+    interpret_here,    // T0 runs the instruction (`size` bytes long); the block goes on if it can
     interpret, // leaves: T0 runs the instruction at `offset`
     nothing,
 };

@@ -14,8 +14,8 @@ struct SlowResult { // in RAX and RDX
 // host::access_descriptor().
 extern "C" SlowResult slow_memory_access(Area *area, u64 linear, u32 descriptor) noexcept;
 
-// Runs one instruction of a block in T0; `where`: its offset in the page | its length << 12. Negative:
-// the block goes on behind it; else a Leave.
+// Runs one instruction of a block in T0; `where`: its offset in the page | its length << 12.
+// Negative: the block goes on behind it; else a Leave.
 extern "C" int interpret_in_block(Area *area, u32 where) noexcept;
 
 } // namespace rhea::dbt
