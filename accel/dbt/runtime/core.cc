@@ -162,9 +162,15 @@ bool Core::requests_pending() noexcept {
 
 bool Core::interpret() noexcept {
     ++statistics_.interpreted;
-    if (x86::step(context_) == Step::exit)
-        return false;
     x86::Cpu &c = cpu();
+    Step step = Step::repeat;
+    while (step == Step::repeat) { // REP: piece by piece, until somebody asks for something
+        step = x86::step(context_);
+        if (c.requests.load(std::memory_order_relaxed) | c.local_requests)
+            break;
+    }
+    if (step == Step::exit)
+        return false;
     if (c.nmi_pending && !c.nmi_blocked) {
         c.nmi_pending = false;
         c.local_requests |= x86::request::nmi;

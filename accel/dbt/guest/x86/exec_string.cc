@@ -172,8 +172,13 @@ void fill(u8 *to, unsigned size, u64 elements, u64 value) noexcept {
         std::memset(to, int(value & 0xff), elements * size);
         return;
     }
-    for (u64 i = 0; i < elements; ++i)
-        store_host(to + i * size, size, value);
+    const u64 bytes = elements * size;
+    store_host(to, size, value);
+    for (u64 done = size; done < bytes;) { // copies what is there behind itself
+        const u64 part = std::min(done, bytes - done);
+        std::memcpy(to + done, to, part);
+        done += part;
+    }
 }
 
 Outcome store_string(Context &context, const Insn &insn, Fault &fault) noexcept {

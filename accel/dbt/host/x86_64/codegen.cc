@@ -142,6 +142,8 @@ void Generator::compute_address(const ir::Address &a, bool linear) {
         }
         if (m.base == no_reg && m.index == no_reg)
             e_.mov_imm(r14, offset_wide ? u64(a.displacement) : u32(a.displacement));
+        else if (m.base != no_reg && m.index == no_reg && m.displacement == 0)
+            offset_wide ? e_.mov(r14, Reg(m.base)) : e_.mov32(r14, Reg(m.base)); // renamed away
         else
             e_.lea(r14, m, offset_wide);
     }
