@@ -238,7 +238,7 @@ std::string create_image(loop::Loop &loop, const std::string &path, const std::s
         if (preallocation == "metadata")
             throw ConfigError("preallocation=metadata: raw has none (off, falloc or full)");
     } else {
-        throw ConfigError("-f " + format + ": cannot be created" +
+        throw ConfigError("format " + format + ": cannot be created" +
                           config::did_you_mean(format, known_formats()) +
                           " (known: " + config::join(known_formats()) + ")");
     }
