@@ -37,6 +37,7 @@ LINK = $(CXX) -g -pthread $(SANITIZE_FLAGS) $(USER_LDFLAGS)
 
 # Extra flags of single files: FLAGS_<path without .cc>.o := ...
 FLAGS_emulator/main.o := -DRHEA_VERSION='"$(VERSION)"'
+FLAGS_emulator/session_commands.o := $(FLAGS_emulator/main.o)
 
 # --- sources -------------------------------------------------------------------------------------
 LIBRARIES := dm accel hw block net

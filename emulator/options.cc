@@ -159,6 +159,34 @@ void add_fw_cfg(Options &o, Text a) {
         .emplace_back(i.name, i.file.empty() ? i.string : i.file);
 }
 
+void add_mon(Options &o, Text a) {
+    struct Mon {
+        std::string chardev{};
+        std::string mode{"readline"};
+        std::string id{};
+        bool pretty = false;
+        static constexpr auto fields() {
+            return describe<Mon>(Field<&Mon::chardev>{}, Field<&Mon::mode>{}, Field<&Mon::id>{},
+                                 Field<&Mon::pretty>{});
+        }
+    };
+    const auto m = config::parse_options<Mon>(a, "chardev");
+    if (m.chardev.empty())
+        throw ConfigError("chardev= is missing: the id of a -chardev");
+    if (m.mode != "readline" && m.mode != "control")
+        throw ConfigError("mode: '" + m.mode + "' is neither readline nor control");
+    if (m.pretty)
+        throw ConfigError("pretty: answers are one line each; leave it out");
+    o.monitors.push_back({"-mon " + std::string(a), "chardev:" + m.chardev, m.mode == "control"});
+}
+
+void add_monitor(Options &o, Text a) {
+    if (a == "none")
+        o.no_monitor = true;
+    else
+        o.monitors.push_back({"-monitor " + std::string(a), std::string(a), false});
+}
+
 void add_trace(Options &o, Text a) {
     if (asks_for_help(a)) {
         o.question = Question::traces;
@@ -266,9 +294,27 @@ constexpr config::Option<Options> table[] = {
      [](Options &, Text a) { only_none(a, "a network"); }},
     {{"nic", "", "none", "The network; there is none yet.", devices},
      [](Options &, Text a) { only_none(a, "a network"); }},
-    {{"monitor", "", "none", "The monitor; there is none yet.", devices},
-     [](Options &, Text a) { only_none(a, "a monitor"); }},
 
+    {{"qmp", "", "BACKEND",
+      "A control connection for programs: JSON commands, answers and events (query-commands lists "
+      "them). "
+      "unix:FILE[,server=on][,wait=off], tcp:HOST:PORT[,server=on][,wait=off], stdio, or as for "
+      "-serial; a server with wait=off takes several clients.",
+      running},
+     [](Options &o, Text a) {
+         if (a != "none")
+             o.monitors.push_back({"-qmp " + std::string(a), std::string(a), true});
+     }},
+    {{"monitor", "", "BACKEND",
+      "A prompt for people ('help' lists its commands): back ends as for -qmp, or none. With "
+      "-nographic it is behind Ctrl-A c.",
+      running},
+     add_monitor},
+    {{"mon", "", "[chardev=]ID[,mode=readline|control]",
+      "The same on a -chardev: readline is the prompt, control is for programs.", running},
+     add_mon},
+    {{"S", "", "", "Do not start the guest: the monitor's cont does.", running},
+     [](Options &o, Text) { o.start_paused = true; }},
     {{"no-reboot", "", "", "End when the guest resets, with status 0.", running},
      [](Options &o, Text) { o.no_reboot = true; }},
     {{"no-shutdown", "", "", "Stay, paused, when the guest switches itself off.", running},

@@ -45,9 +45,17 @@ struct Options {
     std::string vga;      // empty: what the machine has of itself
     bool defaults = true; // false: -nodefaults
     bool no_reboot = false, no_shutdown = false;
+    bool start_paused = false; // -S
 
     // In the order in which they stood.
     std::vector<std::string> chardevs, serials, debugcons, devices;
+    struct Monitor {
+        std::string option;   // for messages: "-qmp unix:..."
+        std::string back_end; // as for -serial
+        bool control = false; // JSON, not a prompt
+    };
+    std::vector<Monitor> monitors;
+    bool no_monitor = false;                                       // -monitor none
     std::vector<std::pair<std::string, std::string>> fw_cfg_files; // name, file
     std::vector<std::pair<std::string, std::string>> fw_cfg_strings;
     std::vector<std::string> trace_patterns;

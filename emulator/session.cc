@@ -135,7 +135,8 @@ void enter_linux(accel::Vcpu &cpu, const hw::LinuxEntry &e, u64 low_ram) {
 
 Session::Session(const Options &options)
     : options_(options), signals_(loop_, {SIGINT, SIGTERM, SIGHUP, SIGTSTP, SIGCONT}),
-      backends_(loop_, Callback::to<&Session::quit>(this)), tasks_(loop_) {
+      backends_(loop_, Callback::to<&Session::quit>(this)), monitor_(loop_, program_version()),
+      tasks_(loop_) {
     ::signal(SIGPIPE, SIG_IGN);
     const hw::PcConfig config = machine_config(options_, backends_);
     dbt::DbtOptions engine_options{.interpret_only = options_.interpret};
@@ -160,6 +161,8 @@ Session::Session(const Options &options)
         }
     if (!options_.kernel.empty())
         machine_->set_loader(this);
+    keyboard_ = std::make_unique<Keyboard>(loop_, machine_->input());
+    start_monitors();
     loop_.drive(&clock_);
 }
 
@@ -167,6 +170,7 @@ Session::~Session() {
     tasks_.cancel();
     static_cast<void>(tasks_.join());
     loop_.drive(nullptr);
+    keyboard_.reset();
     machine_.reset();
     while (posted_.load())
         loop_.turn(false); // the notice may still be in the loop's queue
@@ -181,11 +185,18 @@ void Session::place(hw::Pc &machine) {
 }
 
 int Session::run() {
-    machine_->run();
+    if (!options_.start_paused) {
+        machine_->run();
+        state_ = RunState::running;
+    }
     tasks_.spawn(watch_signals());
-    while (!status_)
+    while (!status_) {
         loop_.turn(true);
+        monitor_.collect();
+    }
     machine_->pause();
+    monitor_.event("SHUTDOWN", {{"guest", cause_.guest}, {"reason", cause_.reason}});
+    monitor_.flush();
     if (failure_)
         std::rethrow_exception(failure_);
     if (!in_a_hurry_)
@@ -219,27 +230,48 @@ void Session::processor_shut_down(unsigned) noexcept {
 void Session::act() noexcept {
     posted_.store(false);
     if (const int status = exit_.exchange(-1); status >= 0)
-        return end(status);
+        return end(status, {true, "guest-shutdown"});
     if (off_.exchange(false)) {
         if (!options_.no_shutdown)
-            return end(0);
-        machine_->pause();
+            return end(0, {true, "guest-shutdown"});
+        monitor_.event("SHUTDOWN", {{"guest", true}, {"reason", "guest-shutdown"}});
+        stop_running(RunState::shutdown);
     }
-    if (reset_.exchange(false)) {
-        if (options_.no_reboot)
-            return options_.no_shutdown ? machine_->pause() : end(0);
-        try {
-            machine_->reset();
-        } catch (const ConfigError &) {
-            failure_ = std::current_exception();
-            end(1);
-        }
+    if (reset_.exchange(false))
+        reset({true, "guest-reset"});
+}
+
+void Session::stop_running(RunState state) noexcept {
+    const bool was_running = machine_->running();
+    machine_->pause();
+    state_ = state;
+    if (was_running)
+        monitor_.event("STOP");
+}
+
+void Session::reset(Cause cause) noexcept {
+    if (options_.no_reboot && !options_.no_shutdown)
+        return end(0, cause);
+    if (options_.no_reboot) {
+        monitor_.event("SHUTDOWN", {{"guest", cause.guest}, {"reason", cause.reason}});
+        return stop_running(RunState::shutdown);
+    }
+    try {
+        machine_->reset();
+        if (state_ == RunState::shutdown)
+            state_ = RunState::paused;
+        monitor_.event("RESET", {{"guest", cause.guest}, {"reason", cause.reason}});
+    } catch (const ConfigError &) {
+        failure_ = std::current_exception();
+        end(1, cause);
     }
 }
 
-void Session::end(int status) noexcept {
-    if (!status_)
+void Session::end(int status, Cause cause) noexcept {
+    if (!status_) {
         status_ = status;
+        cause_ = cause;
+    }
     loop_.wake();
 }
 
@@ -260,7 +292,7 @@ loop::Task<> Session::watch_signals() {
         }
         RHEA_LOG(info, "ended by signal %d (%s)", signal, ::strsignal(signal));
         in_a_hurry_ = true;
-        end(0);
+        end(0, {false, "host-signal"});
     }
 }
 

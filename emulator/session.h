@@ -10,12 +10,17 @@
 #include "accel/accelerator.h"
 #include "dm/chardev/registry.h"
 #include "dm/loop/signals.h"
+#include "dm/monitor/monitor.h"
+#include "emulator/keyboard.h"
 #include "emulator/options.h"
 #include "hw/firmware/linux_boot.h"
 #include "hw/machine/events.h"
 #include "hw/machine/pc.h"
 
 namespace rhea::emulator {
+
+/// Of this program, as the monitor tells it.
+monitor::Version program_version();
 
 class Session final : private hw::MachineEvents, private hw::BootLoader {
 public:
@@ -38,8 +43,32 @@ private:
     void act() noexcept;
     void place(hw::Pc &machine) override;
 
-    void quit() noexcept { end(0); }
-    void end(int status) noexcept;
+    enum class RunState : u8 { prelaunch, running, paused, shutdown };
+
+    void quit() noexcept { end(0, {false, "host-ui"}); }
+    // Who ended the program, for the SHUTDOWN event.
+    struct Cause {
+        bool guest = false;
+        const char *reason = "none";
+    };
+    void end(int status, Cause cause) noexcept;
+    void stop_running(RunState state) noexcept;
+    void reset(Cause cause) noexcept;
+
+    // The monitor's commands about the run of the machine; see session_commands.cc.
+    void start_monitors();
+    std::vector<monitor::Command> commands();
+    Result<monitor::Nothing> qmp_stop(const monitor::Nothing &);
+    Result<monitor::Nothing> qmp_cont(const monitor::Nothing &);
+    Result<monitor::Nothing> qmp_reset(const monitor::Nothing &);
+    Result<monitor::Nothing> qmp_powerdown(const monitor::Nothing &);
+    Result<monitor::Nothing> qmp_quit(const monitor::Nothing &);
+    struct Screendump;
+    Result<monitor::Nothing> screendump(const Screendump &what);
+    Result<monitor::Json> query_status(const monitor::Nothing &);
+    Result<monitor::Json> query_name(const monitor::Nothing &);
+    Result<monitor::Json> query_chardev(const monitor::Nothing &);
+    Result<monitor::Json> query_registers(const monitor::Nothing &);
     loop::Task<> watch_signals();
 
     class Notice final : public loop::Work {
@@ -61,6 +90,11 @@ private:
     std::unique_ptr<accel::Accelerator> engine_;
     hw::AcpiTables acpi_;
     std::unique_ptr<hw::Pc> machine_;
+
+    std::unique_ptr<Keyboard> keyboard_;
+    monitor::Monitor monitor_;
+    RunState state_ = RunState::prelaunch;
+    Cause cause_;
 
     Notice notice_{*this};
     std::atomic<bool> reset_{false}, off_{false}, posted_{false};

@@ -26,6 +26,10 @@ public:
     virtual void receive(std::span<const u8> bytes) noexcept = 0;
     /// write() had taken less than it was given, and would take something now.
     virtual void writable() noexcept {}
+    /// The other side sends nothing any more, and all that it sent has been received.
+    virtual void closed() noexcept {}
+    /// The user of a shared terminal has turned to this front end.
+    virtual void shown() noexcept {}
 
 protected:
     ~CharFrontend() = default;
@@ -50,6 +54,8 @@ public:
     virtual void attach(CharFrontend &frontend) = 0;
     /// The loop's thread. When it returns, the front end is not called any more.
     virtual void detach() noexcept = 0;
+    /// A terminal that is another front end's until its user turns to this one.
+    virtual bool shared() const noexcept { return false; }
 };
 
 /// Takes everything, gives nothing.

@@ -1,7 +1,7 @@
 #pragma once
-// Escape: the terminal's way out of the guest. Ctrl-A x quits, Ctrl-A h lists the keys, Ctrl-A
-// Ctrl-A is one Ctrl-A for the guest; every other key after Ctrl-A is swallowed. A plain filter
-// over bytes, without any thread of its own.
+// Escape: the terminal's way out of the guest. Ctrl-A x quits, Ctrl-A c changes between guest and
+// monitor, Ctrl-A h lists the keys, Ctrl-A Ctrl-A is one Ctrl-A for the guest; every other key
+// after Ctrl-A is swallowed. A plain filter over bytes, without any thread of its own.
 #include <optional>
 #include <string_view>
 
@@ -11,7 +11,7 @@ namespace rhea::chardev {
 
 class Escape {
 public:
-    enum class Command : u8 { none, quit, help };
+    enum class Command : u8 { none, quit, change, help };
     struct Key {
         std::optional<u8> data;
         Command command = Command::none;
@@ -30,6 +30,8 @@ public:
         case prefix: return {prefix};
         case 'x':
         case 'X': return {std::nullopt, Command::quit};
+        case 'c':
+        case 'C': return {std::nullopt, Command::change};
         case 'h':
         case 'H':
         case '?': return {std::nullopt, Command::help};
@@ -40,6 +42,7 @@ public:
     static constexpr u8 prefix = 1; // Ctrl-A
     static constexpr std::string_view help = "\r\nCtrl-A h   this text\r\n"
                                              "Ctrl-A x   quit\r\n"
+                                             "Ctrl-A c   to the monitor and back\r\n"
                                              "Ctrl-A Ctrl-A   send Ctrl-A\r\n";
 
 private:

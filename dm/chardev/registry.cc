@@ -61,16 +61,19 @@ bool open_for(int fd, int direction) {
 int listening(int fd, const sockaddr *address, socklen_t length, const std::string &what) {
     const int one = 1;
     ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (::bind(fd, address, length) != 0 || ::listen(fd, 1) != 0) {
+    if (::bind(fd, address, length) != 0 || ::listen(fd, 8) != 0) {
         ::close(fd);
         fail_with_errno("cannot listen on " + what);
     }
+    return fd;
+}
+
+int first_client(int fd, const std::string &what) {
     RHEA_LOG(info, "waiting for a connection on %s", what.c_str());
     int peer;
     do
         peer = ::accept4(fd, nullptr, nullptr, SOCK_CLOEXEC);
     while (peer < 0 && errno == EINTR);
-    ::close(fd);
     if (peer < 0)
         fail_with_errno("accept on " + what);
     return peer;
@@ -127,6 +130,20 @@ int open_file(const std::string &path, int flags) {
     return fd;
 }
 
+constexpr const char *no_waiting =
+    "wait=off: a device's server waits for its client in this version; leave it out";
+
+/// How a back end is shown in lists.
+std::string filename(std::string_view kind, const std::string &path, const std::string &host,
+                     const std::string &port) {
+    std::string out(kind == "socket" ? path.empty() ? "tcp" : "unix" : kind);
+    if (!path.empty())
+        out += ":" + path;
+    else if (!port.empty())
+        out += ":" + host + ":" + port;
+    return out;
+}
+
 } // namespace
 
 CharBackends::Entry CharBackends::stream(StreamBackend::Setup setup) {
@@ -148,6 +165,8 @@ CharBackends::Entry CharBackends::make_stdio(const Fields &f, const std::string 
                       .escape = f.mux,
                       .quit = quit_});
     stdio_ = e.stream;
+    if (f.mux)
+        shared_terminal_ = e.stream;
     return e;
 }
 
@@ -207,17 +226,26 @@ CharBackends::Entry CharBackends::make(std::string_view kind, const Fields &f,
     if (kind == "socket") {
         if (f.path.empty() && f.port.empty())
             throw ConfigError("socket needs path= (Unix) or port= (TCP)");
+        int fd = f.path.empty() ? tcp_socket(f.host, f.port, f.server, f.nodelay)
+                                : unix_socket(f.path, f.server);
         if (f.server && !f.wait)
-            throw ConfigError("wait=off: a server that does not wait for its client is not there "
-                              "yet; leave it out");
-        const int fd = f.path.empty() ? tcp_socket(f.host, f.port, f.server, f.nodelay)
-                                      : unix_socket(f.path, f.server);
+            return {.backend = nullptr, .listening = fd, .path = f.path};
+        if (f.server) {
+            const int socket = fd;
+            fd = first_client(socket, f.path.empty() ? f.host + ":" + f.port : f.path);
+            ::close(socket);
+        }
         return stream({.name = label, .in = fd, .out = fd, .owned = true});
     }
     const std::string hint = config::did_you_mean(kind, kinds);
     throw ConfigError("unknown kind of back end '" + std::string(kind) + "'" +
                       (hint.empty() ? " (there are: " + config::join(kinds) + ")" : hint));
 }
+
+struct CharBackends::Parsed {
+    std::string_view kind;
+    Fields fields;
+};
 
 void CharBackends::add(std::string_view specification) {
     const usize comma = specification.find(',');
@@ -228,32 +256,32 @@ void CharBackends::add(std::string_view specification) {
         throw ConfigError("id= is missing: " + std::string(kind) + ",id=NAME");
     if (entries_.contains(fields.id))
         throw ConfigError("id '" + fields.id + "' is in use already");
-    entries_.emplace(fields.id, make(kind, fields, fields.id));
+    Entry entry = make(kind, fields, fields.id);
+    entry.label = fields.id;
+    entry.filename = filename(kind, fields.path, fields.host, fields.port);
+    entries_.emplace(fields.id, std::move(entry));
 }
 
-CharBackend *CharBackends::open(std::string_view text, const std::string &label) {
+/// "unix:/tmp/s,server=on,wait=off", "file:log", "mon:stdio".
+CharBackends::Parsed CharBackends::parse(std::string_view text) const {
     const auto after = [&](std::string_view prefix) -> std::string {
         return std::string(text.substr(prefix.size()));
     };
-    Fields f;
-    std::string_view kind = text;
-    if (text == "none")
-        return nullptr;
-    if (text.starts_with("chardev:"))
-        return &take(after("chardev:"));
+    Parsed p{text, {}};
+    Fields &f = p.fields;
     if (text == "mon:stdio") {
-        kind = "stdio";
+        p.kind = "stdio";
         f.mux = true;
         f.signal = false;
     } else if (text.starts_with("file:")) {
-        kind = "file";
+        p.kind = "file";
         f.path = after("file:");
     } else if (text.starts_with("pipe:")) {
-        kind = "pipe";
+        p.kind = "pipe";
         f.path = after("pipe:");
     } else if (text.starts_with("unix:") || text.starts_with("tcp:")) {
         const bool is_unix = text.starts_with("unix:");
-        kind = "socket";
+        p.kind = "socket";
         const std::string rest = after(is_unix ? "unix:" : "tcp:");
         const usize comma = rest.find(',');
         const std::string address = rest.substr(0, comma);
@@ -271,13 +299,26 @@ CharBackend *CharBackends::open(std::string_view text, const std::string &label)
             else
                 config::parse_into(f, item.key + "=" + item.value);
     }
-    const std::string id = "#" + std::to_string(unnamed_++); // no id that a user can write
-    auto [i, fresh] = entries_.emplace(id, make(kind, f, label));
-    i->second.taken = true;
-    return i->second.backend.get();
+    return p;
 }
 
-CharBackend &CharBackends::take(std::string_view id) {
+CharBackend *CharBackends::open(std::string_view text, const std::string &label) {
+    if (text == "none")
+        return nullptr;
+    if (text.starts_with("chardev:"))
+        return &take(text.substr(8));
+    const Parsed p = parse(text);
+    if (p.fields.server && !p.fields.wait)
+        throw ConfigError(no_waiting);
+    const std::string id = "#" + std::to_string(unnamed_++); // no id that a user can write
+    Entry entry = make(p.kind, p.fields, label);
+    entry.taken = true;
+    entry.label = label;
+    entry.filename = filename(p.kind, p.fields.path, p.fields.host, p.fields.port);
+    return entries_.emplace(id, std::move(entry)).first->second.backend.get();
+}
+
+CharBackends::Entry &CharBackends::find(std::string_view id) {
     const auto i = entries_.find(id);
     if (i == entries_.end() || id.starts_with('#')) {
         std::vector<std::string_view> known;
@@ -289,7 +330,59 @@ CharBackend &CharBackends::take(std::string_view id) {
     }
     if (std::exchange(i->second.taken, true))
         throw ConfigError("-chardev '" + std::string(id) + "' is in use by another device already");
-    return *i->second.backend;
+    return i->second;
+}
+
+CharBackend &CharBackends::take(std::string_view id) {
+    Entry &entry = find(id);
+    if (!entry.backend)
+        throw ConfigError(no_waiting);
+    return *entry.backend;
+}
+
+CharBackends::Endpoint CharBackends::open_endpoint(std::string_view text,
+                                                   const std::string &label) {
+    if (text.starts_with("chardev:"))
+        return take_endpoint(text.substr(8));
+    if (text == "none")
+        return {};
+    Parsed p = parse(text);
+    if (p.kind != "socket" || !p.fields.server)
+        return {.backend = open(text, label), .path = {}};
+    const bool wait = std::exchange(p.fields.wait, false);
+    const Entry entry = make(p.kind, p.fields, label);
+    const int first = wait ? first_client(entry.listening, std::string(text)) : -1;
+    Entry &info = entries_["#" + std::to_string(unnamed_++)];
+    info.taken = true;
+    info.label = label;
+    info.filename = filename(p.kind, p.fields.path, p.fields.host, p.fields.port);
+    return {.backend = nullptr, .listening = entry.listening, .first = first, .path = entry.path};
+}
+
+CharBackends::Endpoint CharBackends::take_endpoint(std::string_view id) {
+    Entry &entry = find(id);
+    if (entry.backend)
+        return {.backend = entry.backend.get(), .path = {}};
+    return {.backend = nullptr,
+            .listening = std::exchange(entry.listening, -1),
+            .path = std::move(entry.path)};
+}
+
+std::vector<CharBackends::Info> CharBackends::list() const {
+    std::vector<Info> out;
+    for (const auto &[id, entry] : entries_)
+        out.push_back({entry.label, entry.filename});
+    return out;
+}
+
+CharBackend *CharBackends::second_of_terminal() {
+    return shared_terminal_ ? &shared_terminal_->second() : nullptr;
+}
+
+CharBackends::~CharBackends() {
+    for (const auto &[id, entry] : entries_)
+        if (entry.listening >= 0)
+            ::close(entry.listening);
 }
 
 void CharBackends::flush() {

@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "dm/chardev/stream.h"
 #include "dm/chardev/terminal.h"
@@ -26,6 +27,26 @@ public:
     /// One that add() made, for its one device.
     CharBackend &take(std::string_view id);
 
+    /// What a monitor talks through: a back end, or a socket on which clients come and go.
+    struct Endpoint {
+        CharBackend *backend = nullptr; // null with no socket either: none
+        int listening = -1;             // the caller's from now on
+        int first = -1;                 // wait=on: the client that was waited for
+        std::string path;               // to remove in the end, if not empty
+    };
+    /// The argument of -qmp or -monitor: as for open(), and with server also wait=off.
+    Endpoint open_endpoint(std::string_view specification, const std::string &label);
+    Endpoint take_endpoint(std::string_view id);
+
+    struct Info {
+        std::string label, filename;
+    };
+    std::vector<Info> list() const;
+
+    /// The monitor's side of the terminal that has the escape keys; null: there is none.
+    CharBackend *second_of_terminal();
+    ~CharBackends();
+
     /// Writes out what the guest has sent so far. Turns the loop.
     void flush();
     /// The program is about to be stopped: the terminal as it was. And it goes on: raw again.
@@ -37,8 +58,14 @@ private:
         std::unique_ptr<CharBackend> backend;
         StreamBackend *stream = nullptr; // the same, if it has output to flush
         bool taken = false;
+        int listening = -1; // instead of a back end
+        std::string path{};
+        std::string label{}, filename{};
     };
     struct Fields;
+    struct Parsed;
+    Parsed parse(std::string_view text) const;
+    Entry &find(std::string_view id);
     Entry make(std::string_view kind, const Fields &fields, const std::string &label);
     Entry make_stdio(const Fields &fields, const std::string &label);
     Entry stream(StreamBackend::Setup setup);
@@ -48,6 +75,7 @@ private:
     std::unique_ptr<Terminal> terminal_;
     bool stdio_used_ = false;
     StreamBackend *stdio_ = nullptr;
+    StreamBackend *shared_terminal_ = nullptr;
     std::map<std::string, Entry, std::less<>> entries_;
     unsigned unnamed_ = 0;
 };

@@ -49,15 +49,15 @@ StreamBackend::~StreamBackend() {
 }
 
 void StreamBackend::attach(CharFrontend &frontend) {
-    VERIFY(!frontend_);
-    frontend_ = &frontend;
+    VERIFY(!first_.frontend);
+    first_.frontend = &frontend;
     readers_.spawn(run_delivery());
     if (setup_.in >= 0)
         inputs_.spawn(run_input());
 }
 
 void StreamBackend::restart_input() {
-    if (!frontend_ || setup_.in < 0 || inputs_.empty())
+    if (!first_.frontend || setup_.in < 0 || inputs_.empty())
         return; // not begun, or at its end
     inputs_.cancel();
     inputs_.spawn(run_input());
@@ -68,7 +68,7 @@ void StreamBackend::detach() noexcept {
     readers_.cancel();
     static_cast<void>(inputs_.join()); // failed as cancelled
     static_cast<void>(readers_.join());
-    frontend_ = nullptr;
+    first_.frontend = nullptr;
 }
 
 void StreamBackend::kick(Kick &k) noexcept {
@@ -141,8 +141,9 @@ void StreamBackend::written(usize n, bool gone) noexcept {
         tell = std::exchange(o.refused, false);
     });
     progress_.notify_all();
-    if (tell && frontend_)
-        frontend_->writable();
+    for (const Reader *r : {&first_, &second_})
+        if (tell && r->frontend)
+            r->frontend->writable();
 }
 
 loop::Task<> StreamBackend::run_output() {
@@ -186,40 +187,49 @@ void StreamBackend::resume_input() noexcept {
     kick(input_kick_);
 }
 
-void StreamBackend::typed(std::span<const u8> bytes) noexcept {
-    if (!setup_.escape) {
-        typed_ahead_.insert(typed_ahead_.end(), bytes.begin(), bytes.end());
-        return;
-    }
-    for (const u8 byte : bytes) {
-        const Escape::Key key = escape_.type(byte);
-        if (key.data)
-            typed_ahead_.push_back(*key.data);
-        if (key.command == Escape::Command::quit)
-            setup_.quit();
-        if (key.command == Escape::Command::help)
-            write({reinterpret_cast<const u8 *>(Escape::help.data()), Escape::help.size()});
+void StreamBackend::command(Escape::Command command) noexcept {
+    if (command == Escape::Command::quit)
+        setup_.quit();
+    if (command == Escape::Command::help)
+        write({reinterpret_cast<const u8 *>(Escape::help.data()), Escape::help.size()});
+    if (command == Escape::Command::change && second_.frontend) {
+        to_second_ = !to_second_;
+        if (CharFrontend *const now = (to_second_ ? second_ : first_).frontend)
+            now->shown();
     }
 }
 
-void StreamBackend::deliver() noexcept {
+void StreamBackend::typed(std::span<const u8> bytes) noexcept {
+    for (const u8 byte : bytes) {
+        const Escape::Key key = setup_.escape ? escape_.type(byte) : Escape::Key{byte};
+        if (key.data)
+            (to_second_ && second_.frontend ? second_ : first_).typed_ahead.push_back(*key.data);
+        if (key.command != Escape::Command::none)
+            command(key.command);
+    }
+}
+
+void StreamBackend::deliver(Reader &r) noexcept {
     std::array<u8, 256> part;
-    while (!typed_ahead_.empty()) {
-        const usize n = std::min({typed_ahead_.size(), part.size(), frontend_->room()});
+    while (r.frontend && !r.typed_ahead.empty()) {
+        const usize n = std::min({r.typed_ahead.size(), part.size(), r.frontend->room()});
         if (!n)
             return;
-        const auto end = typed_ahead_.begin() + std::ptrdiff_t(n);
-        std::copy(typed_ahead_.begin(), end, part.begin());
-        typed_ahead_.erase(typed_ahead_.begin(), end);
-        frontend_->receive(std::span(part).first(n));
-        if (typed_ahead_.size() < read_ahead)
+        const auto end = r.typed_ahead.begin() + std::ptrdiff_t(n);
+        std::copy(r.typed_ahead.begin(), end, part.begin());
+        r.typed_ahead.erase(r.typed_ahead.begin(), end);
+        r.frontend->receive(std::span(part).first(n));
+        if (r.typed_ahead.size() < read_ahead)
             input_room_.set();
     }
 }
 
 loop::Task<> StreamBackend::run_delivery() {
-    for (;;) {
-        deliver();
+    for (bool told = false;;) {
+        deliver(first_);
+        deliver(second_);
+        if (ended_ && first_.typed_ahead.empty() && !std::exchange(told, true))
+            first_.frontend->closed();
         co_await input_wanted_.wait();
     }
 }
@@ -227,7 +237,7 @@ loop::Task<> StreamBackend::run_delivery() {
 loop::Task<> StreamBackend::run_input() {
     std::array<u8, 4096> buffer;
     for (;;) {
-        while (typed_ahead_.size() >= read_ahead)
+        while (first_.typed_ahead.size() + second_.typed_ahead.size() >= read_ahead)
             co_await input_room_.wait();
         // Terminals cannot be read without blocking a kernel worker: wait for input first.
         co_await loop_.poll(setup_.in, POLLIN);
@@ -238,8 +248,13 @@ loop::Task<> StreamBackend::run_input() {
         const auto r = co_await loop_.read(setup_.in, buffer).caught();
         if (!r && (r.error().code == EAGAIN || r.error().code == EINTR))
             continue;
-        if (!r || *r == 0)
-            co_return; // closed, hung up or cancelled: the guest gets no more input
+        if (!r && r.error().code == ECANCELED)
+            co_return;
+        if (!r || *r == 0) { // closed or hung up: the guest gets no more input
+            ended_ = true;
+            input_wanted_.set();
+            co_return;
+        }
         typed(std::span(buffer).first(usize(*r)));
         input_wanted_.set();
     }

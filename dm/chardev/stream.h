@@ -3,8 +3,9 @@
 //
 // Lives on the main loop. Output waits in a ring of 64 KiB that the loop writes out; input is read
 // ahead up to 64 KiB, so that the escape keys work while the guest does not listen, and handed over
-// as the device has room. End of input ends the input and nothing else. When the other side of the
-// output goes away, output is discarded.
+// as the device has room. A terminal can have a second front end, the monitor: Ctrl-A c changes
+// which of the two gets what is typed; both may write. End of input ends the input and nothing
+// else. When the other side of the output goes away, output is discarded.
 #include <array>
 #include <atomic>
 #include <condition_variable>
@@ -50,8 +51,35 @@ public:
     /// The loop's thread, turning the loop: returns when all output has been written or has lost
     /// its reader.
     void flush();
+    /// The same as a task of the loop.
+    loop::Task<> drained() { return wait_idle(); }
+    /// The loop's thread: nothing is waiting to be written.
+    bool idle() {
+        return output_.with([](Output &o) { return o.count == 0; });
+    }
+    /// The other side of a terminal with escape keys. It goes before this.
+    CharBackend &second() noexcept { return second_side_; }
 
 private:
+    class SecondSide final : public CharBackend {
+    public:
+        explicit SecondSide(StreamBackend &stream) : stream_(stream) {}
+        usize write(std::span<const u8> bytes) noexcept override { return stream_.write(bytes); }
+        bool write_waiting(std::span<const u8> bytes) noexcept override {
+            return stream_.write_waiting(bytes);
+        }
+        void resume_input() noexcept override { stream_.resume_input(); }
+        void attach(CharFrontend &frontend) override { stream_.second_.frontend = &frontend; }
+        void detach() noexcept override { stream_.second_ = {}; }
+        bool shared() const noexcept override { return true; }
+
+    private:
+        StreamBackend &stream_;
+    };
+    struct Reader {
+        CharFrontend *frontend = nullptr;
+        std::deque<u8> typed_ahead{};
+    };
     struct Output {
         std::vector<u8> ring;
         usize head = 0, count = 0;
@@ -78,7 +106,8 @@ private:
     void written(usize n, bool gone) noexcept;
     void kick(Kick &k) noexcept;
     void typed(std::span<const u8> bytes) noexcept;
-    void deliver() noexcept;
+    void command(Escape::Command command) noexcept;
+    void deliver(Reader &reader) noexcept;
 
     loop::Task<> run_output();
     loop::Task<> run_input();
@@ -87,7 +116,10 @@ private:
 
     loop::Loop &loop_;
     Setup setup_;
-    CharFrontend *frontend_ = nullptr;
+    Reader first_, second_;
+    SecondSide second_side_{*this};
+    bool to_second_ = false; // what is typed
+    bool ended_ = false;     // the input
 
     Guarded<Output> output_;
     std::condition_variable progress_;
@@ -95,7 +127,6 @@ private:
     Kick output_kick_;
 
     Escape escape_;
-    std::deque<u8> typed_ahead_;
     loop::Event input_wanted_, input_room_;
     Kick input_kick_;
 

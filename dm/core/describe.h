@@ -35,7 +35,7 @@ template <auto M> consteval std::string_view member_name() {
 }
 
 struct Anything {
-    template <class T> constexpr operator T() const noexcept;
+    template <class T> operator T() const noexcept; // for types alone: there is no definition
 };
 
 template <class T, class... A> consteval std::size_t arity() {
