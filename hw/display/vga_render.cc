@@ -258,6 +258,11 @@ void graphics_line(const VgaState &s, const Frame &f, const Colours &colours, Me
 
 // --------------------------------------------------------------------------------------------- VBE
 
+// In VBE modes, whose timing is not the CRTC's.
+bool switched_off(const VgaState &s) noexcept {
+    return !(s.attribute_index & AR_INDEX_DISPLAY) || (s.sequencer[SR_CLOCKING] & SR1_SCREEN_OFF);
+}
+
 void planar_vbe(const VgaState &s, const VbeMode &mode, Memory memory, ui::Surface &out) noexcept {
     const auto colour = colours_of(s);
     for (u32 y = 0; y < mode.height; ++y) {
@@ -316,7 +321,7 @@ void render_vbe_rows(const VgaState &s, const VbeMode &mode, Memory memory, u32 
     const u64 row_bytes = u64{mode.width} * ((mode.bits + 7) / 8);
     for (u32 y = first; y < last; ++y) {
         const u64 at = mode.start + y * mode.pitch;
-        if (at + row_bytes <= memory.size())
+        if (at + row_bytes <= memory.size() && !switched_off(s))
             vbe_line(mode, palette, &memory[at], out.row(y));
         else
             std::ranges::fill(out.row(y), 0u);
@@ -366,7 +371,7 @@ u64 vga_blink(const VgaState &s, Time now) noexcept {
 void render_vga(const VgaState &s, Memory memory, Time now, ui::Surface &out) {
     if (const auto mode = vbe_mode(s, memory.size())) {
         out.resize(mode->width, mode->height);
-        if (!(s.attribute_index & AR_INDEX_DISPLAY) || (s.sequencer[SR_CLOCKING] & SR1_SCREEN_OFF))
+        if (switched_off(s))
             return;
         if (mode->bits == 4)
             planar_vbe(s, *mode, memory, out);

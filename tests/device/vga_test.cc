@@ -1,6 +1,7 @@
 // Standard VGA: registers, planes, what is on the screen in each kind of mode, VBE, EDID and PCI.
 #include "dm/device/bench.h"
 #include "hw/display/vga.h"
+#include "tests/device/conformance.h"
 
 #include <gtest/gtest.h>
 #include <numeric>
@@ -372,6 +373,21 @@ TEST_F(VgaTest, frame_buffer_is_a_bar_and_its_changes_are_followed) {
     EXPECT_TRUE(vga.update(picture).empty());
 }
 
+TEST_F(VgaTest, screen_that_is_switched_off_stays_black_when_memory_changes) {
+    vbe_mode(640, 480, 32);
+    ui::Surface picture;
+    sequencer(1, 0x21);
+    vga.update(picture);
+    const std::array<u8, 4> white{0xff, 0xff, 0xff, 0xff};
+    std::copy(white.begin(), white.end(), vga.memory().host());
+    vga.memory().written(0, 4);
+    vga.update(picture);
+    EXPECT_EQ(picture.row(0)[0], 0u);
+    sequencer(1, 0x01);
+    vga.update(picture);
+    EXPECT_EQ(picture.row(0)[0], 0xffffffu);
+}
+
 TEST_F(VgaTest, changed_text_is_followed_row_by_row) {
     text_mode();
     ui::Surface picture;
@@ -382,6 +398,25 @@ TEST_F(VgaTest, changed_text_is_followed_row_by_row) {
     const auto changed = vga.update(picture);
     EXPECT_EQ(changed, (std::vector<ui::Rect>{{0, 48, 720, 16}}));
     EXPECT_EQ(picture, vga.snapshot());
+}
+
+TEST(VgaNoise, whatever_mode_noise_leads_to_can_be_drawn_and_followed) {
+    for (unsigned seed = 1; seed <= 40; ++seed) {
+        Bench bench{1 << 20};
+        Vga vga("vga", Vga::Config{}, bench.address_map, bench.clock);
+        bench.plug(vga);
+        ui::Surface followed;
+        for (unsigned part = 0; part < 2; ++part) {
+            conformance::run_script(bench, vga, conformance::noise(seed * 2 + part, 6000));
+            bench.in8(0x3da);
+            bench.out8(0x3c0, 0x20); // the screen on, else most are black
+            bench.out16(0x3c4, 0x0101);
+            vga.update(followed);
+            vga.text();
+            ASSERT_FALSE(followed.pixels.empty());
+            ASSERT_EQ(followed, vga.snapshot()) << seed;
+        }
+    }
 }
 
 TEST(VgaRom, expansion_rom_shows_where_it_is_put_while_it_is_enabled) {
