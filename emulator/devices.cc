@@ -77,21 +77,30 @@ struct VgaKeys {
 struct Type {
     std::string_view name, help;
     std::string (*keys)();
-    void (*add)(std::string_view keys, chardev::CharBackends &backends, hw::PcConfig &pc);
+    void (*add)(std::string_view keys, chardev::CharBackends &backends, Drives &drives,
+                hw::PcConfig &pc);
 };
 
-constexpr std::array<Type, 4> types{{
+constexpr std::array<Type, 6> types{{
     {"VGA", "standard VGA with Bochs extensions", config::options_help<VgaKeys>,
-     [](std::string_view text, chardev::CharBackends &, hw::PcConfig &pc) {
+     [](std::string_view text, chardev::CharBackends &, Drives &, hw::PcConfig &pc) {
          const auto k = config::parse_options<VgaKeys>(text);
          if (pc.vga)
              throw ConfigError("there is a display adapter already (-vga none leaves out the "
                                "machine's own)");
          pc.vga = hw::PcConfig::Vga{u64{k.vgamem_mb} << 20, k.xres, k.yres, {}};
      }},
+    {"ide-cd", "a CD-ROM drive on the IDE controller", Drives::ide_keys,
+     [](std::string_view text, chardev::CharBackends &, Drives &drives, hw::PcConfig &pc) {
+         drives.add_device(text, true, pc);
+     }},
+    {"ide-hd", "a disk on the IDE controller", Drives::ide_keys,
+     [](std::string_view text, chardev::CharBackends &, Drives &drives, hw::PcConfig &pc) {
+         drives.add_device(text, false, pc);
+     }},
     {"isa-debug-exit", "a port that ends the program with status 2 * value + 1",
      config::options_help<DebugExitKeys>,
-     [](std::string_view text, chardev::CharBackends &, hw::PcConfig &pc) {
+     [](std::string_view text, chardev::CharBackends &, Drives &, hw::PcConfig &pc) {
          const auto k = config::parse_options<DebugExitKeys>(text);
          if (k.iosize < 1 || k.iosize > 8)
              throw ConfigError("iosize: 1 to 8 ports are possible");
@@ -103,12 +112,12 @@ constexpr std::array<Type, 4> types{{
      }},
     {"isa-debugcon", "a port whose bytes go to a character back end",
      config::options_help<DebugconKeys>,
-     [](std::string_view text, chardev::CharBackends &backends, hw::PcConfig &pc) {
+     [](std::string_view text, chardev::CharBackends &backends, Drives &, hw::PcConfig &pc) {
          const auto k = config::parse_options<DebugconKeys>(text);
          pc.debug_consoles.push_back({k.iobase, 1, &back_end(backends, k.chardev)});
      }},
     {"isa-serial", "a serial port, 16550A", config::options_help<SerialKeys>,
-     [](std::string_view text, chardev::CharBackends &backends, hw::PcConfig &pc) {
+     [](std::string_view text, chardev::CharBackends &backends, Drives &, hw::PcConfig &pc) {
          const auto k = config::parse_options<SerialKeys>(text);
          add_serial(pc, k.index, &back_end(backends, k.chardev));
      }},
@@ -137,7 +146,9 @@ template <class Fn> void about(const char *option, const std::string &argument, 
 
 } // namespace
 
-void add_devices(const Options &o, chardev::CharBackends &backends, hw::PcConfig &pc) {
+void add_devices(const Options &o, chardev::CharBackends &backends, Drives &drives,
+                 hw::PcConfig &pc) {
+    drives.add(o, pc);
     for (const std::string &c : o.chardevs)
         about("-chardev", c, [&] { backends.add(c); });
     usize port = 0;
@@ -158,7 +169,7 @@ void add_devices(const Options &o, chardev::CharBackends &backends, hw::PcConfig
             const usize comma = d.find(',');
             const Type &type = find(std::string_view(d).substr(0, comma));
             type.add(comma == std::string::npos ? "" : std::string_view(d).substr(comma + 1),
-                     backends, pc);
+                     backends, drives, pc);
         });
     for (const std::string &c : o.debugcons)
         about("-debugcon", c, [&] {

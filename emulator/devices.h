@@ -3,14 +3,16 @@
 #include <string>
 
 #include "dm/chardev/registry.h"
+#include "emulator/drives.h"
 #include "emulator/options.h"
 #include "hw/machine/pc.h"
 
 namespace rhea::emulator {
 
-/// Adds serial ports, debug consoles and -device to `pc`, and makes their back ends. Throws
+/// Adds drives, serial ports, debug consoles and -device to `pc`, and makes their back ends. Throws
 /// ConfigError.
-void add_devices(const Options &options, chardev::CharBackends &backends, hw::PcConfig &pc);
+void add_devices(const Options &options, chardev::CharBackends &backends, Drives &drives,
+                 hw::PcConfig &pc);
 
 /// The types that -device takes, one a line.
 std::string device_list();

@@ -116,17 +116,20 @@ void set_cpu(Options &o, Text a) {
 
 void set_boot(Options &o, Text a) {
     struct Boot {
-        std::string order{"cad"};
+        std::string order{"cad"}, once{};
         bool menu = false;
         static constexpr auto fields() {
-            return describe<Boot>(Field<&Boot::order>{}, Field<&Boot::menu>{});
+            return describe<Boot>(Field<&Boot::order>{}, Field<&Boot::once>{},
+                                  Field<&Boot::menu>{});
         }
     };
     const auto b = config::parse_options<Boot>(a, "order");
-    if (b.order.find_first_not_of("acdn") != std::string::npos)
-        throw ConfigError("'" + b.order +
-                          "' is no order of a (floppy), c (disk), d (CD-ROM) and n (network)");
+    for (const std::string &order : {b.order, b.once})
+        if (order.find_first_not_of("acdn") != std::string::npos)
+            throw ConfigError("'" + order +
+                              "' is no order of a (floppy), c (disk), d (CD-ROM) and n (network)");
     o.boot_order = b.order;
+    o.boot_once = b.once;
     o.boot_menu = b.menu;
 }
 
@@ -140,6 +143,17 @@ void add_device(Options &o, Text a) {
     } else {
         o.devices.emplace_back(a);
     }
+}
+
+/// -hda FILE and its like are -drive with these keys.
+template <unsigned Index, bool Cdrom = false> void add_disk(Options &o, Text a) {
+    std::string file;
+    for (const char c : a)
+        file.append(c == ',' ? 2 : 1, c);
+    const std::string name = Cdrom ? "-cdrom" : std::string("-hd") + char('a' + Index);
+    o.drives.emplace_back(name + ' ' + std::string(a), "file=" + file +
+                                                           ",index=" + std::to_string(Index) +
+                                                           ",media=" + (Cdrom ? "cdrom" : "disk"));
 }
 
 void add_fw_cfg(Options &o, Text a) {
@@ -210,7 +224,7 @@ void only_none(Text a, const char *what) {
 }
 
 constexpr Text machine = "Machine", boot = "What is booted",
-               characters = "Serial ports and terminal", devices = "Devices",
+               characters = "Serial ports and terminal", disks = "Disks", devices = "Devices",
                running = "While it runs", information = "Information";
 
 constexpr config::Option<Options> table[] = {
@@ -247,8 +261,11 @@ constexpr config::Option<Options> table[] = {
      [](Options &o, Text a) { o.bios = a; }},
     {{"L", "", "FOLDER", "Look for firmware here first.", boot},
      [](Options &o, Text a) { o.data_folder = a; }},
-    {{"boot", "", "[order=]ORDER[,menu=on|off]",
-      "In which order firmware tries a (floppy), c (disk), d (CD-ROM) and n (network).", boot},
+    {{"boot", "", "[order=]ORDER[,once=ORDER][,menu=on|off]",
+      "In which order firmware tries a (floppy), c (disk), d (CD-ROM) and n (network); once= is "
+      "for "
+      "the first boot alone.",
+      boot},
      set_boot},
     {{"fw_cfg", "", "[name=]NAME,file=FILE|string=TEXT",
       "A file that firmware and guest find in fw_cfg.", boot},
@@ -274,6 +291,26 @@ constexpr config::Option<Options> table[] = {
     {{"debugcon", "", "BACKEND", "A debug console at port 0xe9; back ends as for -serial.",
       characters},
      [](Options &o, Text a) { o.debugcons.emplace_back(a); }},
+
+    {{"hda", "", "FILE", "An IDE disk, channel 0 unit 0, with this raw image.", disks},
+     add_disk<0>},
+    {{"hdb", "", "FILE", "The same, channel 0 unit 1.", disks}, add_disk<1>},
+    {{"hdc", "", "FILE", "The same, channel 1 unit 0.", disks}, add_disk<2>},
+    {{"hdd", "", "FILE", "The same, channel 1 unit 1.", disks}, add_disk<3>},
+    {{"cdrom", "", "FILE", "A CD-ROM drive, IDE channel 1 unit 0, with this image.", disks},
+     add_disk<2, true>},
+    {{"drive", "",
+      "file=FILE[,format=raw][,if=ide|none][,index=N][,media=disk|cdrom][,readonly=on]"
+      "[,snapshot=on][,id=ID][,cache=MODE][,discard=unmap]",
+      "An image, and with if=ide (the default) the IDE drive for it, N being twice the channel "
+      "plus "
+      "the unit; with if=none it waits for a -device. snapshot=on: what the guest writes is lost "
+      "at "
+      "the end.",
+      disks},
+     [](Options &o, Text a) { o.drives.emplace_back("-drive " + std::string(a), a); }},
+    {{"snapshot", "", "", "snapshot=on for every drive.", disks},
+     [](Options &o, Text) { o.snapshot = true; }},
 
     {{"device", "", "TYPE[,KEY=VALUE]...",
       "Add a device. -device help lists the types, -device TYPE,help the keys.", devices},

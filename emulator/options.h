@@ -38,7 +38,7 @@ struct Options {
     std::string bios, data_folder;
     std::string kernel, initrd, append;
     bool append_given = false;
-    std::string boot_order = "cad";
+    std::string boot_order = "cad", boot_once;
     bool boot_menu = false;
 
     bool nographic = false, display_none = false;
@@ -56,6 +56,8 @@ struct Options {
     };
     std::vector<Monitor> monitors;
     bool no_monitor = false;                                       // -monitor none
+    std::vector<std::pair<std::string, std::string>> drives;       // the option as typed, its keys
+    bool snapshot = false;                                         // of every drive
     std::vector<std::pair<std::string, std::string>> fw_cfg_files; // name, file
     std::vector<std::pair<std::string, std::string>> fw_cfg_strings;
     std::vector<std::string> trace_patterns;

@@ -80,7 +80,7 @@ std::vector<u8> video_rom(const Options &o) {
     }
 }
 
-hw::PcConfig machine_config(const Options &o, chardev::CharBackends &backends) {
+hw::PcConfig machine_config(const Options &o, chardev::CharBackends &backends, Drives &drives) {
     hw::PcConfig c;
     c.ram_size = o.memory;
     c.cpus = o.cpus;
@@ -89,9 +89,10 @@ hw::PcConfig machine_config(const Options &o, chardev::CharBackends &backends) {
         c.firmware = firmware(o);
     c.calendar_ns = i64{::time(nullptr)} * 1'000'000'000;
     c.boot_order = o.boot_order;
+    c.boot_once = o.boot_once;
     c.boot_menu = o.boot_menu;
     c.graphics = !o.nographic;
-    add_devices(o, backends, c);
+    add_devices(o, backends, drives, c);
     if (c.vga && !c.firmware.empty())
         c.vga->rom = video_rom(o);
     return c;
@@ -135,10 +136,10 @@ void enter_linux(accel::Vcpu &cpu, const hw::LinuxEntry &e, u64 low_ram) {
 
 Session::Session(const Options &options)
     : options_(options), signals_(loop_, {SIGINT, SIGTERM, SIGHUP, SIGTSTP, SIGCONT}),
-      backends_(loop_, Callback::to<&Session::quit>(this)), monitor_(loop_, program_version()),
-      tasks_(loop_) {
+      backends_(loop_, Callback::to<&Session::quit>(this)), drives_(loop_),
+      monitor_(loop_, program_version()), tasks_(loop_) {
     ::signal(SIGPIPE, SIG_IGN);
-    const hw::PcConfig config = machine_config(options_, backends_);
+    const hw::PcConfig config = machine_config(options_, backends_, drives_);
     dbt::DbtOptions engine_options{.interpret_only = options_.interpret};
     if (options_.code_cache)
         engine_options.code_cache_bytes = options_.code_cache;
@@ -151,6 +152,8 @@ Session::Session(const Options &options)
     acpi_ = acpi_tables(options_, *machine_, config.serial[0] != nullptr);
     for (auto &[name, bytes] : acpi_.loader_files())
         machine_->add_fw_cfg_file(name, std::move(bytes));
+    if (const std::string order = drives_.boot_order(); !order.empty())
+        machine_->add_fw_cfg_file("bootorder", {order.c_str(), order.c_str() + order.size() + 1});
     for (const auto &[name, text] : options_.fw_cfg_strings)
         machine_->add_fw_cfg_file(name, {text.begin(), text.end()});
     for (const auto &[name, path] : options_.fw_cfg_files)
@@ -170,6 +173,11 @@ Session::~Session() {
     tasks_.cancel();
     static_cast<void>(tasks_.join());
     loop_.drive(nullptr);
+    machine_->pause();
+    while (!machine_->ide().quiet()) {
+        loop_.turn(true);
+        machine_->pause(); // a monitor may have let it go on
+    }
     keyboard_.reset();
     machine_.reset();
     while (posted_.load())

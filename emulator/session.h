@@ -11,6 +11,7 @@
 #include "dm/chardev/registry.h"
 #include "dm/loop/signals.h"
 #include "dm/monitor/monitor.h"
+#include "emulator/drives.h"
 #include "emulator/keyboard.h"
 #include "emulator/options.h"
 #include "hw/firmware/linux_boot.h"
@@ -85,6 +86,7 @@ private:
     loop::Loop loop_;
     loop::Signals signals_;
     chardev::CharBackends backends_;
+    Drives drives_;
     HostClock clock_;
     AddressMap map_;
     std::unique_ptr<accel::Accelerator> engine_;

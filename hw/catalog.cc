@@ -6,6 +6,7 @@
 #include "hw/char/uart_16550.h"
 #include "hw/display/vga.h"
 #include "hw/fw_cfg/fw_cfg.h"
+#include "hw/ide/piix3_ide.h"
 #include "hw/input/i8042.h"
 #include "hw/intc/apic_bus.h"
 #include "hw/intc/i8259.h"
@@ -155,6 +156,7 @@ constexpr auto clock_of = [](const Resources &r) -> Clock & { return r.clock; };
 constexpr auto irqs_of = [](const Resources &r) -> IrqSink & { return r.irqs; };
 constexpr auto events = [](const Resources &) { return Events{}; };
 constexpr auto bus = [](const Resources &) { return Bus{}; };
+constexpr auto no_drives = [](const Resources &) { return Piix3Ide::Config{}; };
 template <u32 N> constexpr auto line = [](const Resources &r) { return irq(r, N); };
 template <auto N> constexpr auto value = [](const Resources &) { return N; };
 
@@ -194,6 +196,8 @@ constexpr DeviceType types[] = {
      make_plain<PciHost, map_of, events>},
     {"piix3", "Intel 82371SB PCI to ISA bridge, PCI function 0:1.0", BusKind::pci,
      make_plain<Piix3, irqs_of, events>},
+    {"piix3-ide", "Intel 82371SB IDE controller, PCI function 0:1.1", BusKind::pci,
+     make_plain<Piix3Ide, map_of, line<14>, line<15>, no_drives>},
     {"piix4-pm", "Intel 82371AB power management, PCI function 0:1.3", BusKind::pci,
      make_plain<Piix4Pm, map_of, clock_of, line<9>, events>},
 };

@@ -163,13 +163,16 @@ void Pc::make_devices(const PcConfig &config) {
     plug(*host_bridge_);
     auto &piix3 = b.add<Piix3>("pci.1.0", b.isa, events);
     plug(piix3);
+    ide_ = &b.add<Piix3Ide>("pci.1.1", map, b.isa.device(14), b.isa.device(15), config.ide);
+    plug(*ide_);
     for (u32 n = 0; n < 4; ++n)
         b.pirq[n].emplace(IrqLine{piix3, n});
     power_ = &b.add<Piix4Pm>("pci.1.3", map, clock, b.isa.device(Piix4Pm::sci), events);
     plug(*power_);
     plug(b.add<DmaPair>("dma"));
     plug(b.add<Pit>("pit", clock, b.isa.device(0)));
-    plug(b.add<Rtc>("rtc", clock, b.isa.device(8), config.calendar_ns));
+    rtc_ = &b.add<Rtc>("rtc", clock, b.isa.device(8), config.calendar_ns);
+    plug(*rtc_);
     input_ = &b.add<I8042>("i8042", b.isa.device(1), b.isa.device(12), events);
     plug(*input_);
     fw_cfg_ = &b.add<FwCfg>("fw_cfg", map);
@@ -218,13 +221,9 @@ void Pc::make_vcpus(const PcConfig &config) {
 // What firmware without fw_cfg's files looks for in the CMOS RAM: the memory sizes as AT firmware
 // leaves them, how many CPUs will answer, and the boot order.
 void Pc::fill_cmos(const PcConfig &config) {
-    Rtc *rtc = nullptr;
-    for (Device *device : devices_)
-        if (auto *found = dynamic_cast<Rtc *>(device))
-            rtc = found;
-    const auto put = [rtc](u8 at, u64 value, unsigned bytes) {
+    const auto put = [this](u8 at, u64 value, unsigned bytes) {
         for (unsigned i = 0; i < bytes; ++i)
-            rtc->set_byte(static_cast<u8>(at + i), static_cast<u8>(value >> 8 * i));
+            rtc_->set_byte(static_cast<u8>(at + i), static_cast<u8>(value >> 8 * i));
     };
     const u64 extended = std::min<u64>((low_ram_ - (u64{1} << 20)) >> 10, 0xffff);
     const u64 above_16m = low_ram_ > u64{16} << 20 ? (low_ram_ - (u64{16} << 20)) >> 16 : 0;
@@ -236,21 +235,53 @@ void Pc::fill_cmos(const PcConfig &config) {
     put(0x5b, std::min<u64>(above_4g, 0xff'ffff), 3);
     put(0x5f, config.cpus - 1, 1);
     put(0x14, 0x06, 1); // equipment: a coprocessor, a PS/2 mouse
+    put_disks();
+    boot_order_ = config.boot_order;
+    put_boot_order(config.boot_order); // checks it
+    if (!config.boot_once.empty())
+        put_boot_order(config.boot_once);
+}
 
+void Pc::put_boot_order(const std::string &letters) {
     u8 order[3] = {};
     usize n = 0;
-    for (const char c : config.boot_order) {
-        constexpr std::string_view letters = "acdn";
-        const auto kind = letters.find(c);
-        if (kind == letters.npos)
+    for (const char c : letters) {
+        constexpr std::string_view kinds = "acdn";
+        const auto kind = kinds.find(c);
+        if (kind == kinds.npos)
             throw ConfigError(
                 "-boot: '" + std::string(1, c) +
                 "' is no device; a (floppy), c (disk), d (CD-ROM) and n (network) are");
         if (n < 3)
             order[n++] = static_cast<u8>(kind + 1);
     }
-    put(0x3d, static_cast<u64>(order[1] << 4 | order[0]), 1);
-    put(0x38, static_cast<u64>(order[2] << 4 | 1), 1); // bit 0: no floppy signature check
+    rtc_->set_byte(0x3d, static_cast<u8>(order[1] << 4 | order[0]));
+    rtc_->set_byte(0x38, static_cast<u8>(order[2] << 4 | 1)); // bit 0: no floppy signature check
+}
+
+// The disks as AT firmware notes them: the types of the first two (12h, both "47, see below"), and
+// for all four how firmware is to translate their geometry (39h; 0: not at all, 1: by LBA).
+void Pc::put_disks() {
+    constexpr u8 own_type = 47, many_heads = 0x08;
+    u8 types = 0, translation = 0;
+    for (unsigned n = 0; n < 4; ++n) {
+        const IdeDrive &drive = ide_->drive(n);
+        if (!drive.present() || drive.cdrom())
+            continue;
+        const auto g = drive.geometry();
+        translation |= static_cast<u8>((g.cylinders > 1024 ? 1 : 0) << 2 * n);
+        if (n >= 2)
+            continue;
+        types |= static_cast<u8>(n == 0 ? 0xf0 : 0x0f);
+        rtc_->set_byte(static_cast<u8>(0x19 + n), own_type);
+        const u8 low = static_cast<u8>(g.cylinders), high = static_cast<u8>(g.cylinders >> 8);
+        const u8 table[] = {low, high, static_cast<u8>(g.heads),  0xff, 0xff, many_heads,
+                            low, high, static_cast<u8>(g.sectors)};
+        for (unsigned i = 0; i < std::size(table); ++i)
+            rtc_->set_byte(static_cast<u8>(0x1b + 9 * n + i), table[i]);
+    }
+    rtc_->set_byte(0x12, types);
+    rtc_->set_byte(0x39, translation);
 }
 
 void Pc::describe_to_firmware(const PcConfig &config) {
@@ -308,6 +339,8 @@ bool Pc::write_ram(u64 address, std::span<const u8> bytes) noexcept {
 void Pc::power_on() {
     for (Device *device : devices_)
         device->reset();
+    if (placed_) // once= was for the first boot
+        put_boot_order(boot_order_);
     for (auto &vcpu : vcpus_) {
         vcpu->reset();
         if (vcpu->index() == 0)
@@ -316,8 +349,10 @@ void Pc::power_on() {
         state.wait_for_sipi = true;
         vcpu->set_state(state);
     }
-    if (!has_firmware_)
+    if (!has_firmware_) {
         host_bridge_->open_shadow();
+        ide_->enable_channels();
+    }
     for (const Rom &rom : roms_)
         write_ram(rom.address, rom.bytes);
     if (loader_)

@@ -17,6 +17,7 @@
 #include "dm/mem/address_space.h"
 #include "dm/state/stream.h"
 #include "dm/time/clock.h"
+#include "hw/ide/piix3_ide.h"
 #include "hw/machine/events.h"
 
 #include <array>
@@ -40,6 +41,7 @@ class I440fx;
 class I8042;
 class Pc;
 class Piix4Pm;
+class Rtc;
 
 struct PcConfig {
     struct Port {
@@ -60,8 +62,10 @@ struct PcConfig {
     std::vector<u8> firmware;       // the ROM's image; empty: none, a kernel is loaded directly
     i64 calendar_ns = 0;            // what the RTC shows at guest time 0, since 1970
     std::string boot_order = "cad"; // a floppy, c disk, d CD-ROM, n network
+    std::string boot_once{};        // the order of the first boot, if it is another
     bool boot_menu = false;
-    bool graphics = true; // false: firmware is told that nobody looks at a screen
+    Piix3Ide::Config ide{}; // by channel and unit: 0:0, 0:1, 1:0, 1:1
+    bool graphics = true;   // false: firmware is told that nobody looks at a screen
     std::array<chardev::CharBackend *, 4> serial{}; // COM1 to COM4; null: not there
     std::vector<Port> debug_consoles;
     std::optional<Port> debug_exit;
@@ -107,6 +111,8 @@ public:
 
     // The life of it.
     void run();
+    // The vCPUs stop; a drive may still be waiting for its disk (ide().quiet()): let the loop of
+    // the disks turn until none is before the machine is saved, loaded or destroyed.
     void pause();
     bool running() const noexcept { return running_; }
     void reset(); // leaves it as it was, running or paused
@@ -125,6 +131,7 @@ public:
     unsigned cpus() const noexcept { return static_cast<unsigned>(vcpus_.size()); }
     accel::Vcpu &vcpu(unsigned index) noexcept { return *vcpus_[index]; }
     FwCfg &fw_cfg() noexcept { return *fw_cfg_; }
+    Piix3Ide &ide() noexcept { return *ide_; }
     Piix4Pm &power_management() noexcept { return *power_; }
     I8042 &input() noexcept { return *input_; }
     // Null: the machine has no screen.
@@ -144,6 +151,8 @@ private:
     void make_devices(const PcConfig &config);
     void describe_to_firmware(const PcConfig &config);
     void fill_cmos(const PcConfig &config);
+    void put_boot_order(const std::string &order);
+    void put_disks();
     void make_vcpus(const PcConfig &config);
     void plug(Device &device);
     void power_on();
@@ -161,7 +170,10 @@ private:
     std::unique_ptr<Board> board_;
     I440fx *host_bridge_ = nullptr;
     FwCfg *fw_cfg_ = nullptr;
+    Piix3Ide *ide_ = nullptr;
     Piix4Pm *power_ = nullptr;
+    Rtc *rtc_ = nullptr;
+    std::string boot_order_;
     I8042 *input_ = nullptr;
     ui::Console *display_ = nullptr;
     std::vector<Device *> devices_; // in the order of their reset
