@@ -24,6 +24,10 @@ include config.mk
 ifneq ($(SANITIZE_GIVEN),)
 SANITIZE := $(SANITIZE_GIVEN)
 endif
+# An engine that has come into the tree since ./configure was run.
+ifeq ($(ENABLE_KVM)$(if $(wildcard accel/kvm/*.cc),+),absent+)
+ENABLE_KVM := yes
+endif
 endif
 config.mk: configure
 	@./configure
@@ -38,6 +42,7 @@ LINK = $(CXX) -g -pthread $(SANITIZE_FLAGS) $(USER_LDFLAGS)
 # Extra flags of single files: FLAGS_<path without .cc>.o := ...
 FLAGS_emulator/main.o := -DRHEA_VERSION='"$(VERSION)"'
 FLAGS_emulator/session_commands.o := $(FLAGS_emulator/main.o)
+FLAGS_emulator/engine.o := $(if $(filter yes,$(ENABLE_KVM)),-DRHEA_KVM)
 
 # --- sources -------------------------------------------------------------------------------------
 LIBRARIES := dm accel hw block net
@@ -64,6 +69,9 @@ $(foreach t,$(TESTS),$(eval SOURCES_tests_$(t) := $(call under,tests/$(t))))
 
 LIBS := $(foreach l,$(LIBRARIES),$(if $(SOURCES_$(l)),$(BUILD)/lib$(l).a))
 PROGRAMS := $(PROGRAM_NAMES:%=$(BUILD)/%)
+ifneq ($(ENABLE_KVM),yes)
+SOURCES_tests_unit := $(filter-out tests/unit/kvm_%,$(SOURCES_tests_unit))
+endif
 TEST_PROGRAMS := $(foreach t,$(TESTS),$(if $(SOURCES_tests_$(t)),$(BUILD)/tests/$(t)))
 ALL_SOURCES := $(foreach l,$(LIBRARIES) $(PROGRAM_NAMES),$(SOURCES_$(l))) \
 	$(foreach t,$(TESTS),$(SOURCES_tests_$(t)))
