@@ -9,6 +9,7 @@
 #include "dm/core/config_error.h"
 #include "dm/core/trace.h"
 #include "emulator/devices.h"
+#include "emulator/engine.h"
 #include "emulator/session.h"
 
 #ifndef RHEA_VERSION
@@ -35,7 +36,7 @@ std::string answer(const Options &o) {
     case Question::version: return "Rhea " RHEA_VERSION "\n";
     case Question::machines: return "pc   PC with i440FX and PIIX3 (default)\n";
     case Question::cpus: return "qemu64   64-bit x86 with SSE3 and CMPXCHG16B (default)\n";
-    case Question::accels: return "dbt   the translator (default; tcg is taken for it)\n";
+    case Question::accels: return engine_list();
     case Question::devices: return device_list();
     case Question::device: return device_keys(o.subject);
     case Question::traces: return trace_list();

@@ -46,21 +46,26 @@ void set_cpus(Options &o, Text a) {
     o.cpus = 1;
 }
 
-void set_accel_name(Text name) {
+void set_accel_name(Options &o, Text name) {
     // A list is tried from the left, as people write it: kvm:tcg.
-    static constexpr std::array<Text, 2> known{"dbt", "tcg"};
+    static constexpr std::array<Text, 3> known{"dbt", "tcg", "kvm"};
+    std::vector<std::string> engines;
     for (Text rest = name; !rest.empty();) {
         const Text one = rest.substr(0, rest.find(':'));
         rest.remove_prefix(std::min(rest.size(), one.size() + 1));
         if (one == "dbt" || one == "tcg")
-            return;
-        if (one != "kvm" && one != "xen")
+            engines.emplace_back("dbt");
+        else if (one == "kvm")
+            engines.emplace_back("kvm");
+        else if (one != "xen")
             throw ConfigError("unknown engine '" + std::string(one) + "'" +
                               config::did_you_mean(one, known) +
-                              " (there is: dbt, the translator)");
+                              " (there are: dbt, the translator, and kvm)");
     }
-    throw ConfigError("the engine '" + std::string(name) +
-                      "' is not part of this program; use dbt, the translator");
+    if (engines.empty())
+        throw ConfigError("the engine '" + std::string(name) +
+                          "' is not part of this program; use dbt, the translator, or kvm");
+    o.engines = std::move(engines);
 }
 
 void set_accel(Options &o, Text a) {
@@ -79,7 +84,7 @@ void set_accel(Options &o, Text a) {
         return;
     }
     const auto c = config::parse_options<Accel>(a, "accel");
-    set_accel_name(c.accel);
+    set_accel_name(o, c.accel);
     if (!c.thread.empty() && c.thread != "single" && c.thread != "multi")
         throw ConfigError("thread: '" + c.thread + "' is neither single nor multi");
     o.interpret = c.interpret;
@@ -104,7 +109,7 @@ void set_machine(Options &o, Text a) {
     if (m.type != "pc")
         throw ConfigError("unknown machine '" + m.type + "' (there is: pc)");
     if (!m.accel.empty())
-        set_accel_name(m.accel);
+        set_accel_name(o, m.accel);
 }
 
 void set_cpu(Options &o, Text a) {
@@ -234,12 +239,16 @@ constexpr config::Option<Options> table[] = {
      set_memory},
     {{"machine", "M", "TYPE[,accel=NAME]", "The machine. There is pc (i440FX and PIIX3).", machine},
      set_machine},
-    {{"accel", "", "dbt[,interpret=on][,cache=SIZE]",
-      "What runs the guest's code. dbt is the translator (tcg is taken for the same); interpret=on "
-      "does without "
-      "translating, to see which of the two is wrong; cache limits the memory for translated code.",
+    {{"accel", "", "ENGINE[:ENGINE]...[,interpret=on][,cache=SIZE]",
+      "What runs the guest's code; of several, the first that can be used. dbt is the translator "
+      "(default; tcg is taken for the same): interpret=on does without translating, to see which "
+      "of the two is wrong; cache limits the memory for translated code. kvm is the host's "
+      "/dev/kvm, with the CPU models qemu64 and host; a KVM on PVM, which runs firmware but no "
+      "whole kernel, is used only where it stands alone. -accel help lists them.",
       machine},
      set_accel},
+    {{"enable-kvm", "", "", "The same as -accel kvm.", machine},
+     [](Options &o, Text) { set_accel_name(o, "kvm"); }},
     {{"cpu", "", "MODEL[,+FEATURE|-FEATURE]...",
       "The CPU and changes to its features. Default: qemu64.", machine},
      set_cpu},

@@ -31,8 +31,9 @@ struct Options {
     u64 memory = u64{128} << 20; // bytes
     unsigned cpus = 1;
     std::string cpu = "qemu64";
-    bool interpret = false; // the translator's interpreter alone
-    u64 code_cache = 0;     // bytes; 0: the engine's default
+    std::vector<std::string> engines{"dbt"}; // dbt or kvm, tried in this order
+    bool interpret = false;                  // the translator's interpreter alone
+    u64 code_cache = 0;                      // bytes; 0: the engine's default
     std::string name;
 
     std::string bios, data_folder;

@@ -7,10 +7,10 @@
 #include <ctime>
 #include <unistd.h>
 
-#include "accel/dbt/adapter.h"
 #include "dm/config/key_value.h"
 #include "dm/core/log.h"
 #include "emulator/devices.h"
+#include "emulator/engine.h"
 #include "hw/acpi/piix4_pm.h"
 #include "hw/firmware/file.h"
 
@@ -140,10 +140,7 @@ Session::Session(const Options &options)
       monitor_(loop_, program_version()), tasks_(loop_) {
     ::signal(SIGPIPE, SIG_IGN);
     const hw::PcConfig config = machine_config(options_, backends_, drives_);
-    dbt::DbtOptions engine_options{.interpret_only = options_.interpret};
-    if (options_.code_cache)
-        engine_options.code_cache_bytes = options_.code_cache;
-    engine_ = dbt::make_dbt(map_, engine_options);
+    engine_ = make_engine(options_, map_);
     machine_ = std::make_unique<hw::Pc>(config, hw::PcEnvironment{.map = map_,
                                                                   .clock = clock_,
                                                                   .host_clock = &clock_,

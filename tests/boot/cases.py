@@ -84,6 +84,17 @@ def _(context):
     firmware_without_stdin(context, "closed")
 
 
+@case("firmware-kvm", "firmware")
+def _(context):
+    """SeaBIOS by the host's KVM, with the machine's own interrupt controllers."""
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        context.skip("/dev/kvm is not there or not ours to open")
+    with context.start("-accel", "kvm", *DEBUG_LOG, *QUIET) as console:
+        firmware_log(console)
+        console.signal(signal.SIGTERM)
+        console.wait_exit(10)
+
+
 @case("terminal-restored", "firmware")
 def _(context):
     """-nographic takes the terminal; Ctrl-A x ends the program and gives it back as it was."""
