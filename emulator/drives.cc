@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "block/file/file_node.h"
+#include "block/open.h"
 #include "block/temporary_overlay.h"
 #include "dm/config/typed.h"
 
@@ -72,12 +72,12 @@ block::FileOptions file_options(const DriveKeys &k, bool cdrom) {
 }
 
 std::unique_ptr<block::Disk> open(loop::Loop &loop, const DriveKeys &k, bool cdrom) {
-    if (!k.format.empty() && k.format != "raw")
-        throw ConfigError("format: '" + k.format + "' is not there; raw is");
-    auto file = block::FileNode::open(loop, k.file, file_options(k, cdrom));
-    if (!file)
-        throw ConfigError(to_string(file.error()));
-    std::unique_ptr<block::Node> node = std::move(*file);
+    const std::string format = k.format.empty() && cdrom ? "raw" : k.format;
+    auto opened =
+        block::open_image(loop, k.file, {.format = format, .file = file_options(k, cdrom)});
+    if (!opened)
+        throw ConfigError(to_string(opened.error()));
+    std::unique_ptr<block::Node> node = std::move(*opened);
     if (k.snapshot && !cdrom && !k.readonly) {
         auto over = block::TemporaryOverlay::create(loop, std::move(node));
         if (!over)

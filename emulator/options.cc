@@ -309,7 +309,7 @@ constexpr config::Option<Options> table[] = {
     {{"cdrom", "", "FILE", "A CD-ROM drive, IDE channel 1 unit 0, with this image.", disks},
      add_disk<2, true>},
     {{"drive", "",
-      "file=FILE[,format=raw][,if=ide|none][,index=N][,media=disk|cdrom][,readonly=on]"
+      "file=FILE[,format=raw|qcow2][,if=ide|none][,index=N][,media=disk|cdrom][,readonly=on]"
       "[,snapshot=on][,id=ID][,cache=MODE][,discard=unmap]",
       "An image, and with if=ide (the default) the IDE drive for it, N being twice the channel "
       "plus "
@@ -328,7 +328,7 @@ constexpr config::Option<Options> table[] = {
       "Only the devices that are asked for: no serial port and no display adapter of itself.",
       devices},
      [](Options &o, Text) { o.defaults = false; }},
-    {{"display", "", "none", "The display; there is none yet.", devices},
+    {{"display", "", "none", "No window: the screen is seen through screendump.", devices},
      [](Options &o, Text a) {
          only_none(a, "a display");
          o.display_none = true;
