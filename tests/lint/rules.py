@@ -26,7 +26,7 @@ FLOORS = [
     ("hw/machine", ["dm", "hw", "block", "net", "accel/*"]),
     # One saved form of an interrupt controller, whichever engine or device holds it.
     ("hw/intc", ["dm", "hw", "accel/vcpu.h", "accel/x86_state.h", "accel/irqchip_state.h"]),
-    ("hw", ["dm", "hw", "block/node.h", "net/port.h"]),
+    ("hw", ["dm", "hw", "block/node.h", "block/vectors.h", "net/port.h"]),
 ]
 # Folders that nobody else includes from.
 ROOTS = ("dm/daemon", "emulator", "block/tool", "tests")

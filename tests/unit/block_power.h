@@ -7,6 +7,7 @@
 
 #include "block/memory_node.h"
 #include "block/vectors.h"
+#include "dm/core/bits.h"
 
 namespace rhea::block {
 
