@@ -66,7 +66,6 @@ public:
     void insert(Block &block);
     void link(Link &from, Block &to) noexcept;
 
-    bool holds_code(u64 physical) const noexcept { return pages_.contains(physical >> 12); }
     // True if any of the bytes may be part of a translated instruction (64-byte granules).
     bool overlaps_code(u64 physical, u64 size) const noexcept;
     // Drops all blocks that overlap the bytes (which lie in one page), telling `gone` of each

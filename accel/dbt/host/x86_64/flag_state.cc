@@ -35,41 +35,46 @@ void FlagState::save() {
     form_ = now_.recipe.form == CcForm::in_rflags ? CcForm::host_ah_al : now_.recipe.form;
 }
 
+void emit_flags_from_ah_al(Emitter &e) {
+    e.mov(r13, rax);
+    e.load_sized(rax, gs_at(offset_cc_source), 2);
+    e.byte(0x04); // add al, 7Fh: OF as SETO found it
+    e.byte(0x7f);
+    e.sahf();
+    e.mov(rax, r13);
+}
+
+void emit_operation_again(Emitter &e, CcForm form, unsigned size) {
+    const Mem source = gs_at(offset_cc_source);
+    auto sized = [&](unsigned group) {
+        e.op({.prefix = u8(size == 2 ? 0x66 : 0),
+              .byte = u8(group << 3 | (size == 1 ? 2 : 3)),
+              .wide = size == 8},
+             r13, source);
+    };
+    e.load(r13, gs_at(offset_cc_result));
+    if (form == CcForm::logic) {
+        e.test(r13, r13, size);
+    } else if (form == CcForm::compare) {
+        sized(7);
+    } else if (form == CcForm::sub) {
+        e.alu(0, r13, source);
+        sized(5);
+    } else {
+        e.alu(5, r13, source);
+        sized(0);
+    }
+}
+
 void FlagState::make_native() {
     if (now_.native)
         return;
-    if (!form_known_) {
+    if (!form_known_)
         e_.bind(e_.call(), stubs_.load_flags - delta_);
-    } else if (form_ == CcForm::host_ah_al) {
-        e_.mov(r13, rax);
-        e_.load_sized(rax, gs_at(offset_cc_source), 2);
-        e_.byte(0x04); // add al, 7Fh: OF as SETO found it
-        e_.byte(0x7f);
-        e_.sahf();
-        e_.mov(rax, r13);
-    } else { // do the operation again
-        const unsigned size = 1u << (u32(form_) & 3);
-        const CcForm form = CcForm(u32(form_) & ~3u);
-        e_.load(r13, gs_at(offset_cc_result));
-        const Mem source = gs_at(offset_cc_source);
-        auto sized = [&](unsigned group) {
-            e_.op({.prefix = u8(size == 2 ? 0x66 : 0),
-                   .byte = u8(group << 3 | (size == 1 ? 2 : 3)),
-                   .wide = size == 8},
-                  r13, source);
-        };
-        if (form == CcForm::logic) {
-            e_.test(r13, r13, size);
-        } else if (form == CcForm::compare) {
-            sized(7);
-        } else if (form == CcForm::sub) {
-            e_.alu(0, r13, source);
-            sized(5);
-        } else {
-            e_.alu(5, r13, source);
-            sized(0);
-        }
-    }
+    else if (form_ == CcForm::host_ah_al)
+        emit_flags_from_ah_al(e_);
+    else
+        emit_operation_again(e_, CcForm(u32(form_) & ~3u), 1u << (u32(form_) & 3));
     now_.native = true;
     now_.recipe = {};
 }

@@ -24,6 +24,11 @@ struct FlagSnapshot {
     FlagRecipe recipe;
 };
 
+// EFLAGS from what is in memory, for a form known when the code is written. Both destroy r13.
+void emit_flags_from_ah_al(Emitter &e);
+// The operation again: `form` without its size bits, `size` in bytes.
+void emit_operation_again(Emitter &e, x86::CcForm form, unsigned size);
+
 class FlagState {
 public:
     FlagState(Emitter &e, const Stubs &stubs, i64 delta) : e_(e), stubs_(stubs), delta_(delta) {}

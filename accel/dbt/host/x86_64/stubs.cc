@@ -2,6 +2,7 @@
 // memory accesses.
 
 #include "accel/dbt/host/x86_64/codegen.h"
+#include "accel/dbt/host/x86_64/flag_state.h"
 #include "accel/dbt/host/x86_64/layout.h"
 #include "accel/dbt/runtime/slow_path.h"
 
@@ -184,12 +185,7 @@ private:
         e_.alu_imm(7, r15, i32(x86::CcForm::host_ah_al), false);
         const Label by_operation = e_.jcc(above);
         const Label in_rflags = e_.jcc(below);
-        e_.mov(r13, rax);
-        e_.load_sized(rax, gs_at(offset_cc_source), 2);
-        e_.byte(0x04); // add al, 7Fh
-        e_.byte(0x7f);
-        e_.sahf();
-        e_.mov(rax, r13);
+        emit_flags_from_ah_al(e_);
         e_.ret();
         e_.bind(in_rflags);
         e_.load32(r13, gs_at(offset_rflags));
@@ -208,31 +204,13 @@ private:
         const Label table{e_.here()};
         e_.raw(i32(0));
         e_.alu(0, r15, r13);
-        e_.load(r13, gs_at(offset_cc_result));
         e_.jmp(r15);
         e_.bind(table);
-        const Mem source = gs_at(offset_cc_source);
         for (const x86::CcForm form :
              {x86::CcForm::add, x86::CcForm::sub, x86::CcForm::compare, x86::CcForm::logic})
             for (const unsigned size : {1u, 2u, 4u, 8u}) {
                 u8 *const begin = e_.here();
-                auto sized = [&](unsigned group) {
-                    e_.op({.prefix = u8(size == 2 ? 0x66 : 0),
-                           .byte = u8(group << 3 | (size == 1 ? 2 : 3)),
-                           .wide = size == 8},
-                          r13, source);
-                };
-                if (form == x86::CcForm::add) {
-                    e_.alu(5, r13, source);
-                    sized(0);
-                } else if (form == x86::CcForm::sub) {
-                    e_.alu(0, r13, source);
-                    sized(5);
-                } else if (form == x86::CcForm::compare) {
-                    sized(7);
-                } else {
-                    e_.test(r13, r13, size);
-                }
+                emit_operation_again(e_, form, size);
                 e_.ret();
                 while (e_.here() < begin + stride)
                     e_.int3();
